@@ -1,7 +1,7 @@
 """Every setting and its default, once. YAML files, ROS parameters and command-line flags are derived from these fields.
 
-`metadata["help"]` is the description users read; `metadata["range"]` the closed interval a number must lie in; `metadata["choices"]` the allowed
-words; `metadata["read_only"]` marks what needs a restart of the node.
+`metadata["help"]` is the description users read; `metadata["range"]` the closed interval a number must lie in;
+`metadata["choices"]` the allowed words; `metadata["read_only"]` marks what needs a restart of the node.
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ class ModelConfig:
 class PreprocessConfig:
     """From a camera's image to the network's."""
 
-    size: int = setting(
-        504, "longest side of the network's image in pixels; both sides become multiples of 14", range=(56, 2044), read_only=True
-    )
+    size: int = setting(504, "longest side of the network's image; both sides become multiples of 14", range=(56, 2044), read_only=True)
     output_size: str = setting("network", "size of the published depth", choices=("network", "input"))
 
 
@@ -68,9 +66,7 @@ class ModeConfig:
     mode: str = setting("auto", "auto uses given poses while they agree with the images", choices=("auto", "posed", "unposed", "metric"))
     gate_interval: int = setting(10, "check given poses against predicted ones every so many windows", range=(1, 1000))
     gate_rotation_deg: float = setting(10.0, "given and predicted relative rotations may differ by this much (median)", range=(0.1, 180.0))
-    gate_translation_deg: float = setting(
-        45.0, "given and predicted directions of motion may differ by this much (median)", range=(0.1, 180.0)
-    )
+    gate_translation_deg: float = setting(45.0, "given and predicted motion may differ by this much (median)", range=(0.1, 180.0))
 
 
 @dataclass(frozen=True)

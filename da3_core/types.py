@@ -1,8 +1,8 @@
 """What flows through da3, in the order it flows: Frame -> View -> Prediction -> FrameResult.
 
-`Frame` and `FrameResult` are numpy: they are what messages and files are made of. `View` and `Prediction` are torch: they are what
-networks are fed with. Transforms are named `T_a_b` with `p_a = T_a_b @ p_b`, cameras are OpenCV optical frames (x right, y down, z forward),
-pixels have their centre at +0.5 (the image spans [0, W] x [0, H]), time is int nanoseconds.
+`Frame` and `FrameResult` are numpy: they are what messages and files are made of. `View` and `Prediction` are torch: they are
+what networks are fed with. Transforms are named `T_a_b` with `p_a = T_a_b @ p_b`, cameras are OpenCV optical frames (x right,
+y down, z forward), pixels have their centre at +0.5 (the image spans [0, W] x [0, H]), time is int nanoseconds.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class View:
 
 @dataclass(frozen=True)
 class Gaussians:
-    """World-frame 3D Gaussians, one per pixel (paper section 5). `quaternion` has the order that published checkpoints were trained with."""
+    """World-frame 3D Gaussians, one per pixel (paper section 5), quaternions in the order that published checkpoints know."""
 
     mean: Tensor  # (..., G, 3)
     scale: Tensor  # (..., G, 3)
@@ -74,10 +74,10 @@ class Gaussians:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of N views, in its own scale unless `is_metric`. A field is None when it was not asked for or the network has none.
+    """What a network says of N views, in its own scale unless `is_metric`.
 
-    A model returns leading dimensions (B, N); an engine returns no batch dimension, per-pixel fields for the wanted views only, and cameras
-    for every view of the window.
+    A field is None when it was not asked for or the network has none. A model returns leading dimensions (B, N); an engine returns
+    no batch dimension, per-pixel fields for the wanted views only, and cameras for every view of the window.
     """
 
     depth: Tensor | None = None  # (..., N, H, W), z-depth

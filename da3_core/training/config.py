@@ -1,0 +1,210 @@
+"""Every setting of a training and its default, once; a YAML file names what differs."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from da3_core.config import replace_setting, setting
+
+OBJECTIVES = ("anyview", "teacher", "mono", "metric", "gaussians")
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Batches of one image size. `views` are the view counts drawn from, each with the same number of images in a batch."""
+
+    height: int = setting(168, "image height, a multiple of 14", range=(28, 2044))
+    width: int = setting(224, "image width, a multiple of 14", range=(28, 2044))
+    views: tuple[int, ...] = (1, 2, 4, 8)
+    weight: float = setting(1.0, "how often this bucket is drawn, relative to the others", range=(0.0, 1e6))
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where batches come from and what is in them."""
+
+    source: str = setting("scenes", "rendered worlds, or recordings in the TUM RGB-D layout", choices=("scenes", "tum_rgbd"))
+    train: tuple[str, ...] = ()  # folders of recordings to train on
+    validation: tuple[str, ...] = ()  # folders of recordings to validate on
+    patches_per_step: int = setting(49152, "14x14 patches in one process's batch, about constant over buckets", range=(1, 1e9))
+    buckets: tuple[Bucket, ...] = (Bucket(),)
+    worlds_reused: int = setting(1, "steps that share a rendered batch, each with its own view order", range=(1, 64))
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights and forms of the losses; defaults are the paper's."""
+
+    lambda_c: float = setting(0.2, "pull of the confidence; the paper gives none, 0.2 and 1.0 are in use", range=(0.0, 100.0))
+    alpha: float = setting(1.0, "weight of the gradient loss (any-view)", range=(0.0, 1000.0))
+    beta: float = setting(1.0, "weight of the camera loss", range=(0.0, 1000.0))
+    rays: float = setting(1.0, "weight of the ray loss", range=(0.0, 1000.0))
+    points: float = setting(1.0, "weight of the point loss", range=(0.0, 1000.0))
+    distance: str = setting(
+        "linear",
+        "linear: the paper's l1. relative: log-depth, and points divided by their depth, so that far surfaces do not drown near ones",
+        choices=("linear", "relative"),
+    )
+    pose_conditioning: float = setting(0.2, "share of steps with given cameras", range=(0.0, 1.0))
+    teacher_gradient: float = setting(0.5, "weight of the gradient loss (teacher, mono, metric; eq. 7)", range=(0.0, 1000.0))
+    metric_ground_truth: float = setting(0.2, "share of batches with raw ground truth instead of the teacher's labels", range=(0.0, 1.0))
+    metric_rotation: float = setting(0.05, "share of images rotated by 90 or 270 degrees", range=(0.0, 1.0))
+    photometric_ssim: float = setting(0.05, "weight of 1 - SSIM beside the squared colour error (gaussians)", range=(0.0, 1000.0))
+    gaussian_depth: float = setting(0.1, "weight of the depth loss (gaussians)", range=(0.0, 1000.0))
+
+
+@dataclass(frozen=True)
+class TeacherLabelConfig:
+    """Labels by a teacher instead of raw ground truth (paper section 4)."""
+
+    model: str = setting("", "preset, Hub name or folder of the teacher; empty: ground truth throughout")
+    from_step: int = setting(0, "first step with the teacher's labels; the paper's any-view model switches at 120000", range=(0, 1e9))
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW, or Muon for the hidden matrices and AdamW for the rest."""
+
+    name: str = setting("adamw", "adamw, or muon for 2-D hidden matrices and adamw for the rest", choices=("adamw", "muon"))
+    lr: float = setting(2e-4, "peak learning rate", range=(0.0, 10.0))
+    backbone_lr_factor: float = setting(1.0, "the backbone's share of the learning rate (0.1 for the metric model)", range=(0.0, 100.0))
+    muon_lr: float = setting(2e-3, "Muon's peak learning rate, in AdamW's scale (updates have an RMS of 0.2)", range=(0.0, 10.0))
+    weight_decay: float = setting(0.05, "decoupled, on matrices only", range=(0.0, 10.0))
+    beta1: float = setting(0.9, "AdamW's", range=(0.0, 1.0))
+    beta2: float = setting(0.95, "AdamW's", range=(0.0, 1.0))
+    clip_norm: float = setting(1.0, "largest norm of the gradient", range=(1e-6, 1e9))
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How long, and the learning rate over it."""
+
+    steps: int = setting(200_000, "length of the training; with max_minutes, an upper bound that it does not expect to reach", range=(1, 1e9))
+    max_minutes: float = setting(0.0, "train for this long instead, the decay following the clock; 0: by steps", range=(0.0, 1e6))
+    warmup_steps: int = setting(8_000, "steps of linear warm-up", range=(0, 1e9))
+    decay: str = setting("cosine", "from peak to zero", choices=("cosine", "linear", "constant"))
+    decay_from: float = setting(0.0, "share of the training after which the decay starts", range=(0.0, 1.0))
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """How it runs; nothing here changes what is learned beyond rounding."""
+
+    device: str = setting("auto", "auto, cpu or cuda", choices=("auto", "cpu", "cuda"))
+    parallel: str = setting("ddp", "ddp, or fsdp to shard large models", choices=("ddp", "fsdp"))
+    bf16: bool = setting(True, "autocast to bfloat16 on GPUs; losses stay float32")
+    compile: bool = setting(True, "compile blocks and heads on GPUs")
+    checkpoint_activations: bool = setting(False, "recompute blocks in the backward pass: less memory, a third more time")
+    prefetch: bool = setting(True, "make the next batch on a second CUDA stream")
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What is written down, and when."""
+
+    log_every: int = setting(50, "steps between scalars", range=(1, 1e9))
+    picture_every: int = setting(1000, "steps between pictures", range=(1, 1e9))
+    validate_every: int = setting(1000, "steps between validations", range=(1, 1e9))
+    validation_batches: int = setting(2, "validation batches per image size and view count", range=(1, 1000))
+    checkpoint_every: int = setting(1000, "steps between checkpoints", range=(1, 1e9))
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training."""
+
+    objective: str = setting("anyview", "what is trained", choices=OBJECTIVES)
+    model: str = setting("da3-nano", "preset to train")
+    init_from: str = setting("", "preset, Hub name, folder or DINOv2 file whose weights to start from; empty: random")
+    output: str = setting("runs/da3-nano", "folder of the run; refused when it exists, unless resume or overwrite")
+    seed: int = setting(0, "of the weights and the order of the data", range=(0, 2**31 - 1))
+    resume: bool = setting(False, "continue the run in `output` where it stopped; starts it when there is none")
+    overwrite: bool = setting(False, "throw away the run in `output`")
+    ema: float = setting(0.999, "decay of the averaged weights, which are the ones that ship", range=(0.0, 0.999999))
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    teacher: TeacherLabelConfig = field(default_factory=TeacherLabelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+
+    def __post_init__(self) -> None:
+        for bucket in self.data.buckets:
+            if bucket.height % 14 or bucket.width % 14:
+                raise ValueError(f"bucket {bucket.height}x{bucket.width}: both sides must be multiples of 14")
+            if not bucket.views or min(bucket.views) < 1:
+                raise ValueError(f"bucket {bucket.height}x{bucket.width}: views {list(bucket.views)} must be a list of positive counts")
+        if self.optimizer.name == "muon" and self.runtime.parallel == "fsdp":
+            raise ValueError("optimizer.name = muon needs whole matrices: use runtime.parallel = ddp, or adamw with fsdp")
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> TrainConfig:
+    """The settings in the YAML file at `path`, with `overrides` like "optimizer.lr=1e-4" on top.
+
+    Raises ValueError naming the setting, and what is valid instead, for unknown names, wrong types and numbers out of range.
+    """
+    data = yaml.safe_load(Path(path).read_text()) or {}
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} must hold settings as `name: value`, see config/train/anyview_nano.yaml")
+    for override in overrides:
+        name, separator, value = override.partition("=")
+        if not separator:
+            raise ValueError(f"override {override!r} must look like name=value")
+        _set(data, name, yaml.safe_load(value))
+    config: TrainConfig = config_from_mapping(TrainConfig, data)
+    return config
+
+
+def _set(data: dict[str, Any], name: str, value: Any) -> None:
+    *groups, last = name.split(".")
+    for group in groups:
+        data = data.setdefault(group, {})
+    data[last] = value
+
+
+def config_from_mapping(cls: type[Any], data: Mapping[str, Any], prefix: str = "") -> Any:
+    """An instance of the config dataclass `cls` with `data` over its defaults, every value checked."""
+    config, hints = cls(), typing.get_type_hints(cls)
+    changes: dict[str, Any] = {}
+    for name, value in data.items():
+        if name not in hints:
+            raise ValueError(f"unknown setting {prefix + name!r}; there are {', '.join(hints)}")
+        changes[name] = _value(config, name, hints[name], value, prefix + name)
+    return dataclasses.replace(config, **changes)
+
+
+def _value(config: Any, name: str, hint: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return config_from_mapping(hint, _expect(value, Mapping, path), path + ".")
+    if typing.get_origin(hint) is tuple:
+        return tuple(_item(typing.get_args(hint)[0], item, f"{path}[{i}]") for i, item in enumerate(_expect(value, Sequence, path)))
+    if isinstance(getattr(config, name), float) and isinstance(value, str):
+        value = _number(value, path)
+    return getattr(replace_setting(config, name, value), name)
+
+
+def _item(hint: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return config_from_mapping(hint, _expect(value, Mapping, path), path + ".")
+    return _expect(value, hint, path)
+
+
+def _expect(value: Any, kind: type[Any], path: str) -> Any:
+    if not isinstance(value, kind) or (kind is Sequence and isinstance(value, str)):
+        raise ValueError(f"{path} takes a {kind.__name__.lower()}, not {value!r}")
+    return value
+
+
+def _number(text: str, path: str) -> float:
+    try:
+        return float(text)  # YAML reads 1e-4 as a word
+    except ValueError as error:
+        raise ValueError(f"{path} takes a number, not {text!r}") from error

@@ -1,0 +1,143 @@
+"""What every step trains on: a pure function of (seed, step, rank), so that a resumed run sees what an unbroken one does.
+
+The scenes of a step are numbered over all processes and each process takes its share: one process with the whole batch and several
+with a part of it train on the same scenes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from da3_core.scenes import TRAIN, VALIDATION, Samples, make_samples
+from da3_core.training.config import Bucket, DataConfig
+
+PATCH = 14
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One process's part of a step, before it is rendered or read."""
+
+    step: int
+    pool: int  # steps of one pool share their worlds
+    image_size: tuple[int, int]
+    n_views: int
+    seeds: Tensor  # (B,) int64: one per scene
+    view_order: Tensor  # (B, N) int64
+    chances: tuple[float, float]  # two uniform numbers that all processes share, for what an objective decides by step
+    scene_chances: Tensor  # (B, 2): uniform numbers for what an objective decides by scene
+
+
+Source = Callable[[Draw], Samples]
+
+
+def batch_shape(bucket: Bucket, n_views: int, patches_per_step: int) -> tuple[int, int]:
+    """(scenes, views) of a batch, the number of images being the same for every view count of the bucket where that is possible."""
+    images = patches_per_step // (bucket.height // PATCH * (bucket.width // PATCH))
+    common = math.lcm(*bucket.views)
+    images = images - images % common if images >= common else images
+    if images < n_views:
+        raise ValueError(f"{n_views} views of {bucket.height}x{bucket.width} exceed data.patches_per_step = {patches_per_step}: raise it")
+    return images // n_views, n_views
+
+
+def draw_step(config: DataConfig, seed: int, step: int, rank: int = 0, processes: int = 1, split: range = TRAIN) -> Draw:
+    """What process `rank` of `processes` trains on in `step`: bucket and view count are everybody's, scenes its own."""
+    pool = step // config.worlds_reused
+    shared = np.random.default_rng((seed, pool))
+    weights = np.array([b.weight for b in config.buckets])
+    bucket = config.buckets[shared.choice(len(weights), p=weights / weights.sum())]
+    scenes, n_views = batch_shape(bucket, int(shared.choice(bucket.views)), config.patches_per_step)
+    mine = slice(rank * scenes, (rank + 1) * scenes)
+    seeds = shared.integers(split.start, split.stop, scenes * processes)[mine]
+    own = np.random.default_rng((seed, step, 1))
+    return Draw(
+        step=step,
+        pool=pool,
+        image_size=(bucket.height, bucket.width),
+        n_views=n_views,
+        seeds=torch.from_numpy(seeds),
+        view_order=torch.from_numpy(own.random((scenes * processes, n_views)).argsort(1)[mine]),
+        chances=(own.random(), own.random()),
+        scene_chances=torch.from_numpy(own.random((scenes * processes, 2))[mine]),
+    )
+
+
+def draw_validation(config: DataConfig, batches: int, rank: int, processes: int) -> list[Draw]:
+    """The fixed validation batches: every view count of every bucket, the same in every run."""
+    draws = []
+    for bucket in config.buckets:
+        for n_views in sorted(set(bucket.views)):
+            only = replace(config, buckets=(replace(bucket, views=(n_views,)),), worlds_reused=1)
+            whole = batch_shape(bucket, n_views, config.patches_per_step)
+            only = replace(only, patches_per_step=whole[0] * whole[1] * (bucket.height // PATCH) * (bucket.width // PATCH))
+            draws += [draw_step(only, 0, i, rank, processes, VALIDATION) for i in range(batches)]
+    return draws
+
+
+class RenderedScenes:
+    """Samples of procedural worlds, rendered on `device`; the last pool is kept for the steps that share it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.kept: tuple[Tensor, Samples] | None = None
+
+    def __call__(self, draw: Draw) -> Samples:
+        if self.kept is None or not torch.equal(self.kept[0], draw.seeds):
+            self.kept = draw.seeds, make_samples(draw.seeds.to(self.device), draw.n_views, draw.image_size, self.device)
+        return reorder_views(self.kept[1], draw.view_order.to(self.device))
+
+
+def reorder_views(samples: Samples, order: Tensor) -> Samples:
+    """Samples whose view i of scene b is view order[b, i] (B, N): any view may become the reference."""
+    rows = torch.arange(len(order), device=order.device)[:, None]
+    return Samples(**{f.name: getattr(samples, f.name)[rows, order] for f in fields(samples)})
+
+
+class Batches:
+    """The samples of one step after the other; on a GPU the next ones are made on a second stream while the network trains."""
+
+    def __init__(self, source: Source, draw: Callable[[int], Draw], device: torch.device, prefetch: bool) -> None:
+        self.source, self.draw = source, draw
+        self.stream = torch.cuda.Stream(device) if prefetch and device.type == "cuda" else None
+        self.ready: tuple[Draw, Samples] | None = None
+
+    def get(self, step: int) -> tuple[Draw, Samples]:
+        """The draw and samples of `step`."""
+        if self.ready is None or self.ready[0].step != step:
+            self._make(step)
+        assert self.ready is not None
+        draw, samples = self.ready
+        self.ready = None
+        if self.stream:
+            _hand_over(samples, self.stream)
+        return draw, samples
+
+    def prepare(self, step: int) -> None:
+        """Start making the samples of `step`, which `get` then returns; call it once the current step's work is queued."""
+        if self.stream:
+            self._make(step)
+
+    def _make(self, step: int) -> None:
+        draw = self.draw(step)
+        with torch.cuda.stream(self.stream), torch.no_grad():  # no stream: no effect
+            self.ready = draw, self.source(draw)
+
+
+def _hand_over(samples: Samples, stream: torch.cuda.Stream) -> None:
+    current = torch.cuda.current_stream()
+    current.wait_stream(stream)
+    for f in fields(samples):
+        getattr(samples, f.name).record_stream(current)
+
+
+def seeds_text(draw: Draw, limit: int = 64) -> str:
+    """The seeds of a batch for messages."""
+    seeds: Sequence[int] = draw.seeds.tolist()
+    return ", ".join(map(str, seeds[:limit])) + (f", … ({len(seeds)} in all)" if len(seeds) > limit else "")

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from da3_core.training import losses
+
+
+def test_masked_mean_is_per_scene_and_ignores_what_is_not_valid() -> None:
+    values = torch.tensor([[1.0, 3.0, math.nan], [5.0, math.inf, 7.0]])
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    assert losses.masked_mean(values, mask).tolist() == [2.0, 5.0]
+
+
+def test_an_empty_scene_has_no_loss_and_no_gradient() -> None:
+    depth = torch.ones(1, 1, 2, 2, requires_grad=True)
+    mask = torch.zeros(1, 1, 2, 2, dtype=torch.bool)
+    confidence = torch.full((1, 1, 2, 2), 2.0, requires_grad=True)
+    loss = losses.depth_loss(depth, torch.full_like(depth, math.inf), confidence, mask, 0.2)
+    loss.sum().backward()
+    assert loss.item() == 0
+    for tensor in (depth, confidence):
+        assert tensor.grad is not None
+        assert tensor.grad.abs().sum() == 0
+
+
+def test_depth_loss_by_hand() -> None:
+    depth = torch.tensor([2.0, 5.0]).reshape(1, 1, 1, 2).requires_grad_()
+    confidence = torch.tensor([3.0, 1.0]).reshape(1, 1, 1, 2).requires_grad_()
+    truth = torch.tensor([1.5, 7.0]).reshape(1, 1, 1, 2)
+    mask = torch.ones(1, 1, 1, 2, dtype=torch.bool)
+    loss = losses.depth_loss(depth, truth, confidence, mask, lambda_c=0.2)
+    assert loss.item() == pytest.approx((3 * 0.5 - 0.2 * math.log(3) + 2.0) / 2)
+    loss.sum().backward()
+    assert depth.grad is not None and confidence.grad is not None
+    assert depth.grad.flatten().tolist() == pytest.approx([1.5, -0.5])  # c * sign / Z
+    assert confidence.grad.flatten().tolist() == pytest.approx([(0.5 - 0.2 / 3) / 2, (2.0 - 0.2) / 2])
+
+
+def test_the_best_confidence_is_lambda_over_error() -> None:
+    error, lambda_c = 0.05, 0.2
+    c = torch.linspace(1, 10, 9001)
+    loss = losses.confidence_weighted(torch.full((9001, 1), error), c[:, None], torch.ones(9001, 1, dtype=torch.bool), lambda_c)
+    assert c[loss.argmin()].item() == pytest.approx(lambda_c / error, abs=2e-3)
+
+
+def test_gradient_loss_by_hand_skips_edges_of_the_mask() -> None:
+    depth = torch.tensor([[1.0, 2.0, 4.0], [1.0, 1.0, 1.0]]).reshape(1, 1, 2, 3).requires_grad_()
+    truth = torch.tensor([[1.0, 1.0, math.inf], [1.0, 1.0, 1.0]]).reshape(1, 1, 2, 3)
+    mask = truth.isfinite()
+    loss = losses.gradient_loss(depth, truth, mask)
+    # horizontal pairs: (0,1)-(0,0): |1-0|, both of row 1: 0; vertical pairs: column 0: 0, column 1: |1-2+...| = 1
+    assert loss.item() == pytest.approx(1 / 3 + 1 / 2)
+    loss.sum().backward()
+    assert depth.grad is not None
+    assert depth.grad[0, 0].flatten().tolist() == pytest.approx([-1 / 3, 1 / 3 + 1 / 2, 0, 0, -1 / 2, 0])
+
+
+def test_gradient_loss_ignores_a_constant_offset() -> None:
+    truth = torch.rand(2, 3, 5, 6, generator=torch.Generator().manual_seed(0))
+    assert losses.gradient_loss(truth + 7, truth, torch.ones_like(truth, dtype=torch.bool)).abs().max() < 1e-5
+
+
+def test_ray_loss_by_hand() -> None:
+    rays, truth = torch.zeros(1, 1, 1, 2, 6), torch.zeros(1, 1, 1, 2, 6)
+    rays[0, 0, 0, 0] = torch.tensor([1.0, -1.0, 0.5, 0.0, 0.0, 0.25])
+    confidence = torch.tensor([2.0, 4.0]).reshape(1, 1, 1, 2)
+    loss = losses.ray_loss(rays, truth, confidence, lambda_c=1.0)
+    assert loss.item() == pytest.approx((2 * 2.75 - math.log(2) - math.log(4)) / 2)
+
+
+def test_point_loss_by_hand() -> None:
+    points, truth = torch.zeros(1, 1, 1, 2, 3), torch.ones(1, 1, 1, 2, 3)
+    mask = torch.tensor([True, False]).reshape(1, 1, 1, 2)
+    assert losses.point_loss(points, truth, mask).item() == pytest.approx(3.0)
+    assert losses.point_loss(points, truth, mask, torch.full((1, 1, 1, 2), 0.5)).item() == pytest.approx(1.5)
+
+
+def test_camera_loss_does_not_see_the_quaternion_sign() -> None:
+    truth = torch.tensor([[[0.1, 0.2, 0.3, 0.0, 0.6, 0.0, 0.8, 1.0, 1.2]]])
+    flipped = truth.clone()
+    flipped[..., 3:7] *= -1
+    assert losses.camera_loss(flipped, truth).item() == 0
+    moved = truth + torch.tensor([0.1, 0, 0, 0, 0, 0, 0, 0, -0.3])
+    assert losses.camera_loss(moved, truth).item() == pytest.approx(0.4)
+
+
+def test_scene_scale_is_the_mean_distance_of_valid_points() -> None:
+    points = torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 1.0], [math.inf, 0.0, 0.0]]).reshape(1, 1, 1, 3, 3)
+    mask = torch.tensor([True, True, False]).reshape(1, 1, 1, 3)
+    assert losses.scene_scale(points, mask).item() == pytest.approx(3.0)
+    assert losses.scene_scale(points, torch.zeros_like(mask)).item() == 1.0

@@ -1,0 +1,137 @@
+"""What the node knows of its own health: rates, latencies, drops and faults. Written by callbacks and the worker, read once a second."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+
+
+class Level(IntEnum):
+    """diagnostic_msgs/DiagnosticStatus levels."""
+
+    OK = 0
+    WARN = 1
+    ERROR = 2
+    STALE = 3
+
+
+@dataclass(frozen=True)
+class Fault:
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """One DiagnosticStatus."""
+
+    name: str
+    level: Level
+    message: str
+    values: dict[str, str]
+
+
+class Rate:
+    """Events per second over the last `span_s` seconds."""
+
+    def __init__(self, span_s: float = 5.0) -> None:
+        self._span_s = span_s
+        self._started_s = time.monotonic()
+        self._times_s: deque[float] = deque(maxlen=4096)
+
+    def tick(self) -> None:
+        self._times_s.append(time.monotonic())
+
+    @property
+    def hz(self) -> float:
+        now = time.monotonic()
+        recent = sum(now - t <= self._span_s for t in list(self._times_s))
+        return recent / min(self._span_s, max(now - self._started_s, 1e-3))
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last event, or since the start when there was none."""
+        return time.monotonic() - (self._times_s[-1] if self._times_s else self._started_s)
+
+
+class Percentiles:
+    """Median and tail of the last 512 values."""
+
+    def __init__(self) -> None:
+        self._values: deque[float] = deque(maxlen=512)
+
+    def add(self, value: float) -> None:
+        self._values.append(value)
+
+    def at(self, *percent: float) -> tuple[float, ...]:
+        values = list(self._values)
+        return tuple(float(v) for v in np.percentile(values, percent)) if values else (0.0,) * len(percent)
+
+
+class Faults:
+    """What is wrong now, by name. `raised` and `cleared` tell whether that is news, so that each change is logged once."""
+
+    def __init__(self) -> None:
+        self._faults: dict[str, Fault] = {}
+        self._lock = threading.Lock()
+
+    def raised(self, name: str, text: str, level: Level = Level.WARN) -> bool:
+        with self._lock:
+            is_new = name not in self._faults
+            self._faults[name] = Fault(level, text)
+        return is_new
+
+    def cleared(self, name: str) -> bool:
+        with self._lock:
+            return self._faults.pop(name, None) is not None
+
+    def starting_with(self, prefix: str) -> dict[str, Fault]:
+        with self._lock:
+            return {name: fault for name, fault in self._faults.items() if name.startswith(prefix)}
+
+
+@dataclass
+class Health:
+    """The node's meters. A camera's faults are named `<camera>/<what>`, the node's own have no slash."""
+
+    cameras: tuple[str, ...]
+    faults: Faults = field(default_factory=Faults)
+    latency_s: Percentiles = field(default_factory=Percentiles)
+    input_rates: dict[str, Rate] = field(init=False)
+    output_rates: dict[str, Rate] = field(init=False)
+    drops: Counter[str] = field(default_factory=Counter)  # by reason
+
+    def __post_init__(self) -> None:
+        self.restart_meters()
+
+    def restart_meters(self) -> None:
+        self.input_rates = {camera: Rate() for camera in self.cameras}
+        self.output_rates = {camera: Rate() for camera in self.cameras}
+
+    def camera_report(self, camera: str) -> Report:
+        incoming, outgoing = self.input_rates[camera], self.output_rates[camera]
+        values = {"input rate [Hz]": f"{incoming.hz:.2f}", "output rate [Hz]": f"{outgoing.hz:.2f}", "silent [s]": f"{incoming.silent_s:.1f}"}
+        return report(f"camera {camera}", self.faults.starting_with(f"{camera}/").values(), values)
+
+    def node_report(self, values: dict[str, str]) -> Report:
+        own = {name: fault for name, fault in self.faults.starting_with("").items() if "/" not in name}
+        p50, p95, p99 = self.latency_s.at(50, 95, 99)
+        measured = {
+            "latency p50 [ms]": f"{1e3 * p50:.1f}",
+            "latency p95 [ms]": f"{1e3 * p95:.1f}",
+            "latency p99 [ms]": f"{1e3 * p99:.1f}",
+            **{f"dropped: {reason}": str(count) for reason, count in sorted(self.drops.items())},
+        }
+        return report("depth", own.values(), values | measured)
+
+
+def report(name: str, faults: Iterable[Fault], values: dict[str, str]) -> Report:
+    worst_first = sorted(faults, key=lambda fault: -fault.level)
+    level = worst_first[0].level if worst_first else Level.OK
+    return Report(name, level, "; ".join(fault.text for fault in worst_first) or "ok", values)

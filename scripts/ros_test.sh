@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# The live node's tests, between real processes over real DDS; arguments go to pytest.
+set -eo pipefail
+cd "$(dirname "$0")/.."
+source scripts/ros_env.sh
+exec python -m pytest test/ros/live "$@"

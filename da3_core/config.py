@@ -38,7 +38,20 @@ class PreprocessConfig:
     """From a camera's image to the network's."""
 
     size: int = setting(504, "longest side of the network's image; both sides become multiples of 14", range=(56, 2044), read_only=True)
-    output_size: str = setting("network", "size of the published depth", choices=("network", "input"))
+    resize: str = setting(
+        "upper_bound_resize",
+        "which side becomes `size`, the longest (upper) or the shortest (lower), and whether the rest is resized or cropped to 14s",
+        choices=("upper_bound_resize", "upper_bound_crop", "lower_bound_resize", "lower_bound_crop"),
+        read_only=True,
+    )
+    coverage: str = setting(
+        "inside",
+        "of a distorted camera's view, keep what fills a pinhole image (inside), or all of it with empty corners (all)",
+        choices=("inside", "all"),
+        read_only=True,
+    )
+    max_fov_deg: float = setting(110.0, "widest view of a rectified image along its longer side", range=(20.0, 170.0), read_only=True)
+    output_size: str = setting("network", "size of the published depth", choices=("network", "input"), read_only=True)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ y down, z forward), pixels have their centre at +0.5 (the image spans [0, W] x [
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -94,6 +94,27 @@ class Prediction:
     scale_factor: Tensor | None = None  # (...,) what a nested model multiplied its depth and translations with
 
 
+EngineKind = Literal["any_view", "mono", "metric", "nested"]
+
+
+class Engine(Protocol):
+    """What runs a network, however it does it. It owns device and precision; made by `da3_core.engines.make_engine`."""
+
+    @property
+    def kind(self) -> EngineKind: ...
+
+    def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
+        """Predicts for one window, all of whose images have one size.
+
+        wanted: indices into `views`; depth, confidence and sky come back for these, in this order, and are None when there are none.
+        Cameras come back for all views (None from mono and metric networks). posed: condition on the views' K and T_world_cam, which
+        all must have; the cameras' scale is then still the network's own. No batch dimension, float32 on the CPU.
+        """
+
+    def reset(self) -> None:
+        """Forgets what is cached of views."""
+
+
 @dataclass(frozen=True)
 class Sim3:
     """p_a = scale * R_a_b @ p_b + t_a_b."""
@@ -103,21 +124,34 @@ class Sim3:
     t: Tensor  # (..., 3)
 
 
-ScaleSource = Literal["none", "baselines", "held", "metric_model", "network", "chained"]
+ScaleSource = Literal["none", "network", "baselines", "chained", "held", "metric_model"]
 
 
 @dataclass(frozen=True)
 class ScaleEstimate:
-    """Metres per network unit, with the variance of its logarithm (0.01 is about 10 %) and where it came from."""
+    """Metres per network unit, with the variance of its logarithm (0.01 is about 10 %) and where it came from.
+
+    baselines: this window's given camera motion; chained: carried over from earlier windows by views seen in both; held: the last known
+    value, nothing to check it against; metric_model: a network that knows metres. Two are not metres, and `is_metric` says so:
+    network: units of the first window of a run that has never seen a metre, and consistent within it; none: every frame its own units.
+    """
 
     value: float
     log_variance: float
     source: ScaleSource
 
+    @property
+    def is_metric(self) -> bool:
+        return self.source not in ("none", "network")
+
 
 @dataclass(frozen=True)
 class FrameResult:
-    """One image's placed prediction: depth in metres (or in the units that `scale` says it has), NaN where unknown."""
+    """One image's placed prediction: depth in metres, NaN where unknown.
+
+    While no metre is known (`scale.is_metric` is false) depth is all NaN, or in the units that `scale` tells when the setting
+    `scale.unknown` asks for it; a pose that is not given but estimated is then in those units, too.
+    """
 
     camera: str
     frame_id: str
@@ -132,6 +166,7 @@ class FrameResult:
     scale: ScaleEstimate
     window_views: int
     timings_s: Mapping[str, float] = field(default_factory=dict)
+    events: tuple[str, ...] = ()  # what happened on the way that its reader should hear of: resets, poses that were refused
 
 
 def as_tensor(array: npt.NDArray[np.generic] | None) -> Tensor | None:

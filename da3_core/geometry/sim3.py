@@ -5,9 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from da3_core.geometry.ransac import draw_subsets
 from da3_core.geometry.rigid import matrix_product, rigid_from_rt, rotate
 from da3_core.types import Sim3
 
+DRAWS, MAX_JUDGES = 64, 4096  # minimal sets, and points that each is judged by
+REFINEMENTS = 10
+TUKEY_WIDTH = 4.685 * 1.4826  # times the median residual: 95 % efficient for Gaussian noise
 MIN_SPREAD = 1e-3  # of a point set: its second largest extent over its largest; below, the rotation about the line is noise
 
 
@@ -46,26 +50,73 @@ def umeyama(p_a: Tensor, p_b: Tensor, weights: Tensor | None = None) -> Sim3:
     """
     a, b = p_a.double(), p_b.double()
     w = torch.ones_like(a[..., 0]) if weights is None else weights.double().expand_as(a[..., 0])
+    _refuse_lines(a, w)
+    _refuse_lines(b, w)
+    return _cast(_solve(a, b, w), p_a.dtype)
+
+
+def align_points(p_a: Tensor, p_b: Tensor, weights: Tensor | None = None, generator: torch.Generator | None = None) -> Sim3:
+    """S_a_b between corresponding points (P, 3), a minority of them wrong; weights (P,), not negative.
+
+    Least median of squares over minimal sets finds the majority without a threshold; iterations of least squares with
+    Tukey's weights, their width following the median residual, then use all of it. Noise that grows with depth belongs
+    in the weights. generator: of the draws, on the CPU. Waits for the device.
+    Raises ValueError as `umeyama` does, or with fewer than three points of positive weight.
+    """
+    w = torch.ones_like(p_a[:, 0]) if weights is None else weights
+    a, b, w = (x[w > 0].double() for x in (p_a, p_b, w))
+    _refuse_lines(a, w)
+    _refuse_lines(b, w)
+    S_a_b = _least_median_of_squares(a, b, w, generator)
+    for _ in range(REFINEMENTS):
+        residual = (a - apply(S_a_b, b)).norm(dim=-1)
+        width = TUKEY_WIDTH * _weighted_median(residual, w).clamp(min=1e-12)
+        inlier = w * (1 - (residual / width) ** 2).clamp(min=0) ** 2
+        S_a_b = _solve(a, b, inlier)
+    _refuse_lines(a, inlier)
+    return _cast(S_a_b, p_a.dtype)
+
+
+def _least_median_of_squares(a: Tensor, b: Tensor, w: Tensor, generator: torch.Generator | None) -> Sim3:
+    triples = draw_subsets(len(a), 3, DRAWS, generator).to(a.device)
+    candidates = _solve(a[triples], b[triples], w[triples])
+    judges = torch.linspace(0, len(a) - 1, min(len(a), MAX_JUDGES), device=a.device).long()
+    residual = (a[judges] - apply(candidates, b[judges].expand(DRAWS, -1, 3))).norm(dim=-1)  # (draws, judges)
+    best = _weighted_median(residual, w[judges]).nan_to_num(torch.inf).argmin()
+    return Sim3(candidates.scale[best], candidates.R[best], candidates.t[best])
+
+
+def _weighted_median(x: Tensor, w: Tensor) -> Tensor:
+    """(...,) of x (..., P): the value below which half of the weight (P,) lies."""
+    ordered, order = x.sort(-1)
+    below = w[order].cumsum(-1)
+    middle = (below < 0.5 * below[..., -1:]).sum(-1, keepdim=True)
+    return ordered.gather(-1, middle).squeeze(-1)
+
+
+def _solve(a: Tensor, b: Tensor, w: Tensor) -> Sim3:
+    """Umeyama's solution of float64 points, determined or not."""
     w = (w / w.sum(-1, keepdim=True)).unsqueeze(-1)
     mean_a, mean_b = (w * a).sum(-2), (w * b).sum(-2)
     a, b = a - mean_a.unsqueeze(-2), b - mean_b.unsqueeze(-2)
-    _refuse_lines(w * a, a)
-    _refuse_lines(w * b, b)
-
-    covariance = (w * a).mT @ b
-    U, sigma, Vh = torch.linalg.svd(covariance)
+    U, sigma, Vh = torch.linalg.svd((w * a).mT @ b)
     sign = torch.ones_like(sigma)
     sign[..., 2] = torch.sign(torch.linalg.det(U) * torch.linalg.det(Vh))
     R = (U * sign.unsqueeze(-2)) @ Vh
     scale = (sigma * sign).sum(-1) / (w * b * b).sum((-2, -1))
-    t = mean_a - scale.unsqueeze(-1) * rotate(R, mean_b)
-    return Sim3(scale.to(p_a.dtype), R.to(p_a.dtype), t.to(p_a.dtype))
+    return Sim3(scale, R, mean_a - scale.unsqueeze(-1) * rotate(R, mean_b))
 
 
-def _refuse_lines(weighted: Tensor, centred: Tensor) -> None:
-    extent = torch.linalg.svdvals(weighted.mT @ centred).sqrt()  # (..., 3), of the point set along its axes
-    if not bool((extent[..., 1] > MIN_SPREAD * extent[..., 0]).all()):
+def _refuse_lines(points: Tensor, w: Tensor) -> None:
+    w = (w / w.sum(-1, keepdim=True)).unsqueeze(-1)
+    centred = points - (w * points).sum(-2, keepdim=True)
+    variance = torch.linalg.eigvalsh(((w * centred).mT @ centred).nan_to_num(0.0))  # (..., 3) along its axes, ascending
+    if not bool((variance[..., 1] > MIN_SPREAD**2 * variance[..., 2]).all()):
         raise ValueError(
             "a similarity needs points that span a plane: these are too few, coincide, lie on a line or are not finite; "
             "estimate the scale alone from baselines, or take more points"
         )
+
+
+def _cast(S_a_b: Sim3, dtype: torch.dtype) -> Sim3:
+    return Sim3(S_a_b.scale.to(dtype), S_a_b.R.to(dtype), S_a_b.t.to(dtype))

@@ -3,6 +3,7 @@
 from da3_core.model.camera import normalise_cameras
 from da3_core.model.checkpoint import CheckpointError, Model, build_model, init_backbone_from_dinov2, load_model, save_model
 from da3_core.model.da3 import AnyView, Mono, Want, metres_from_canonical
+from da3_core.model.nested import Nested
 from da3_core.model.presets import PRESETS
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "CheckpointError",
     "Model",
     "Mono",
+    "Nested",
     "Want",
     "build_model",
     "init_backbone_from_dinov2",

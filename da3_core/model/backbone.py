@@ -100,25 +100,30 @@ class Backbone(nn.Module):
         camera_tokens: Tensor | None = None,
         reference_view: ReferenceView = "saddle_balanced",
         keep: Collection[int] = (),
+        wanted: Tensor | None = None,
     ) -> DecodedWindow:
         """The blocks from `alt_start` on: all views of a window exchange what they know.
 
         camera_tokens: (B, N, D) of given cameras; without them the learned ones are used and `reference_view` says whose frame the
-        others are expressed in. grid: rows and columns of patches. `keep` asks for the outputs of blocks.
+        others are expressed in. grid: rows and columns of patches. `keep` asks for the outputs of blocks. wanted: (M,) indices of the
+        views whose patches a head will read, by default all; cameras are read of all views.
         """
-        outputs = {i: self._feature(x, x) for i, x in encoded.kept.items() if i in self.config.out_layers}
+        outputs = {i: self._feature(x, x, wanted) for i, x in encoded.kept.items() if i in self.config.out_layers}
         kept = {i: x for i, x in encoded.kept.items() if i in keep}
         x = local = encoded.tokens  # (B, N, 1 + P, D)
         if self.config.alt_start is not None:
             if camera_tokens is None:
-                camera_tokens = self._learned_camera_tokens(encoded.class_tokens, reference_view)
+                camera_tokens = self.learned_camera_tokens(encoded.class_tokens, reference_view)
             x = torch.cat([camera_tokens.unsqueeze(2).to(x.dtype), x[:, :, 1:]], 2)
         tables = self._table_within_view(grid, x.device), self._table_across_views(x)
         for i in range(self.first_window_block, self.config.depth):
+            if wanted is not None and i % 2 and i == self.config.depth - 1 and i not in keep:
+                outputs[i] = self._last_feature(x, local, tables[1], wanted)
+                break
             x = self._window_block(i, x, tables)
             local = x if i % 2 == 0 else local
             if i in self.config.out_layers:
-                outputs[i] = self._feature(local, x)
+                outputs[i] = self._feature(local, x, wanted)
             if i in keep:
                 kept[i] = x
         return DecodedWindow(tuple(outputs[i] for i in self.config.out_layers), kept)
@@ -140,7 +145,8 @@ class Backbone(nn.Module):
         resampled = F.interpolate(stored, scale_factor=factors, mode="bicubic", align_corners=False)
         return torch.cat([self.pos_embed[:, :1].float(), resampled.flatten(2).transpose(1, 2)], 1)
 
-    def _learned_camera_tokens(self, class_tokens: Tensor, reference_view: ReferenceView) -> Tensor:
+    def learned_camera_tokens(self, class_tokens: Tensor, reference_view: ReferenceView) -> Tensor:
+        """(B, N, D) where no cameras are given, from class tokens (B, N, D): the reference view gets the first of the two."""
         reference = choose_reference_view(class_tokens, reference_view)
         is_reference = torch.arange(class_tokens.shape[1], device=reference.device) == reference.unsqueeze(1)  # (B, N)
         of_reference, of_others = self.camera_token.unbind(1)  # each (1, D)
@@ -154,11 +160,24 @@ class Backbone(nn.Module):
             y = self.blocks[i](x.flatten(0, 1), self._from_start(within_view, i))
         return y.reshape(x.shape)
 
-    def _feature(self, local: Tensor, x: Tensor) -> Feature:
-        if self.config.alt_start is None:
-            return Feature(self.norm(x)[:, :, 1:], x[:, :, 0])
-        patches = torch.cat([local, self.norm(x).to(local.dtype)], -1)[:, :, 1:]
-        return Feature(patches, torch.cat([local[:, :, 0], x[:, :, 0]], -1))
+    def _feature(self, local: Tensor, x: Tensor, wanted: Tensor | None) -> Feature:
+        camera = x[:, :, 0] if self.config.alt_start is None else torch.cat([local[:, :, 0], x[:, :, 0]], -1)
+        if wanted is not None:
+            local, x = local.index_select(1, wanted), x.index_select(1, wanted)
+        return Feature(self._patch_feature(local[:, :, 1:], x[:, :, 1:]), camera)
+
+    def _last_feature(self, x: Tensor, local: Tensor, table: RotaryTable, wanted: Tensor) -> Feature:
+        """Nothing attends to the last block's output: it is computed for the tokens that are read, all cameras and the wanted patches."""
+        _, n, length, _ = x.shape
+        tokens = torch.arange(n * length, device=x.device).unflatten(0, (n, length))
+        read = torch.cat([tokens[:, 0], tokens.index_select(0, wanted)[:, 1:].flatten()])
+        y = self.blocks[-1](x.flatten(1, 2), self._from_start(table, self.config.depth - 1), read)
+        cameras, patches = y[:, :n], y[:, n:].unflatten(1, (len(wanted), length - 1))
+        return Feature(self._patch_feature(local.index_select(1, wanted)[:, :, 1:], patches), torch.cat([local[:, :, 0], cameras], -1))
+
+    def _patch_feature(self, local: Tensor, x: Tensor) -> Tensor:
+        normed: Tensor = self.norm(x)
+        return normed if self.config.alt_start is None else torch.cat([local, normed.to(local.dtype)], -1)
 
     def _from_start(self, table: RotaryTable, block: int) -> RotaryTable | None:
         start = self.config.rope_start

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from da3_core.model.da3 import AnyView, Mono
+from da3_core.model.nested import Nested
 from da3_core.model.presets import (
     HUB_REPOSITORIES,
     PRESETS,
@@ -29,7 +30,7 @@ from da3_core.model.presets import (
     config_from_architecture,
 )
 
-Model = AnyView | Mono
+Model = AnyView | Mono | Nested
 
 BUILT_IN_WEIGHTS = Path(__file__).parents[1] / "weights"
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -66,9 +67,7 @@ def build_model(config: ModelConfig) -> Model:
     """The network of these sizes, with random weights."""
     if isinstance(config, AnyViewConfig):
         return AnyView(config)
-    if isinstance(config, MonoConfig):
-        return Mono(config)
-    raise NotImplementedError
+    return Mono(config) if isinstance(config, MonoConfig) else Nested(config)
 
 
 def save_model(model: Model, folder: str | Path, dtype: torch.dtype | None = None) -> None:
@@ -84,7 +83,7 @@ def save_model(model: Model, folder: str | Path, dtype: torch.dtype | None = Non
     part.replace(folder / CONFIG_FILE)
 
 
-def init_backbone_from_dinov2(model: Model, path: str | Path) -> None:
+def init_backbone_from_dinov2(model: AnyView | Mono, path: str | Path) -> None:
     """Starts the backbone from DINOv2 weights of its size, a safetensors file with DINOv2's own names.
 
     What DINOv2 has not (camera tokens, query and key normalisation) stays as it is. Raises CheckpointError.
@@ -135,6 +134,7 @@ _RENAMES: Sequence[tuple[re.Pattern[str], str]] = [
         (r"\b(depth_output|output)\.out\.", "scratch.output_conv2.2."),
         (r"\bsky_output\.conv\.", "scratch.sky_output_conv2.0."),
         (r"\bsky_output\.out\.", "scratch.sky_output_conv2.2."),
+        *((rf"\bimage_convs\.{k}\.", f"images_merger.{2 * k}.") for k in range(3)),
         (r"\bray_necks\.", "scratch.output_conv1_aux."),
         (r"\bray_outputs\.(\d)\.conv\.", r"scratch.output_conv2_aux.\1.0."),
         (r"\bray_outputs\.(\d)\.norm\.", r"scratch.output_conv2_aux.\1.2."),

@@ -7,6 +7,7 @@ images -> encode_views -> decode_window -> read_out
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Literal, get_args
 
 from torch import Tensor, nn
@@ -17,10 +18,11 @@ from da3_core.model.backbone import Backbone, DecodedWindow
 from da3_core.model.camera import CameraDecoder, CameraEncoder, cameras_from_encoding
 from da3_core.model.dpt import DPT, Size
 from da3_core.model.dual_dpt import DenseMaps, DualDPT
+from da3_core.model.gaussians import GaussianDPT, gaussians_from_raw
 from da3_core.model.presets import AnyViewConfig, MonoConfig
 from da3_core.model.reference_view import ReferenceView
 from da3_core.model.sky import fill_sky
-from da3_core.types import Prediction
+from da3_core.types import Gaussians, Prediction
 
 Want = Literal["depth", "rays", "cameras", "cameras_from_rays", "gaussians"]
 CANONICAL_FOCAL_PX = 300.0
@@ -40,6 +42,7 @@ class AnyView(nn.Module):
         )
         self.camera_decoder = CameraDecoder(dim)
         self.head = DualDPT(dim, config.head)
+        self.gaussian_head = GaussianDPT(dim, config.gaussian_head) if config.gaussian_head else None
 
     def forward(
         self,
@@ -60,7 +63,22 @@ class AnyView(nn.Module):
         camera_tokens = self.camera_tokens(T_cam_world, K, size)
         views = self.backbone.encode_views(images, keep=features)
         window = self.backbone.decode_window(views, self.backbone.grid_of(size), camera_tokens, reference_view, keep=features)
-        return self.read_out(window, size, want)
+        if "gaussians" not in want:
+            return self.read_out(window, size, want)
+        prediction = self.read_out(window, size, {*want, "depth", "cameras"})
+        return replace(prediction, gaussians=self.gaussians(window, images, prediction, T_cam_world))
+
+    def gaussians(
+        self, window: DecodedWindow, images: Tensor, prediction: Prediction, T_cam_world_given: Tensor | None = None
+    ) -> Gaussians:
+        """World Gaussians of images (B, N, 3, H, W), placed by what was predicted for them. Raises ValueError without a head."""
+        if self.gaussian_head is None:
+            raise ValueError("this network has no Gaussian head: da3-giant and da3nested-giant-large have")
+        if prediction.depth is None or prediction.T_cam_world is None or prediction.K is None:
+            raise ValueError("Gaussians are placed by depth and cameras: predict these too")
+        grid = self.backbone.grid_of((images.shape[-2], images.shape[-1]))
+        raw = self.gaussian_head([f.patches for f in window.features], images, grid)
+        return gaussians_from_raw(raw, prediction.depth, prediction.T_cam_world, prediction.K, T_cam_world_given)
 
     def camera_tokens(self, T_cam_world: Tensor | None, K: Tensor | None, size: Size) -> Tensor | None:
         """(B, N, D) of given cameras, None of none. Raises ValueError when half of a camera is given."""

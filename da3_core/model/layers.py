@@ -67,19 +67,20 @@ class Attention(nn.Module):
         self.k_norm = nn.LayerNorm(dim // heads) if qk_norm else nn.Identity()
         self.proj = linear(dim, dim)
 
-    def forward(self, x: Tensor, table: RotaryTable | None) -> Tensor:
+    def forward(self, x: Tensor, table: RotaryTable | None, read: Tensor | None = None) -> Tensor:
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, L, 3, heads, head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
         q, k = self.q_norm(q), self.k_norm(k)
         if table is not None:
             q, k = rotate(q, table), rotate(k, table)
+        q = q if read is None else q.index_select(2, read)
         y = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)  # (B, heads, L, head_dim)
         out: Tensor = self.proj(y.transpose(1, 2).flatten(2))
         return out
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block with layer scale. Tokens (B, L, D) in, tokens out."""
+    """Pre-norm transformer block with layer scale. Tokens (B, L, D) in, tokens out: all, or those at the indices `read`."""
 
     def __init__(
         self, dim: int, heads: int, ffn: nn.Module, *, qk_norm: bool = False, norm_eps: float = 1e-6, layer_scale: float = 1.0
@@ -92,7 +93,8 @@ class Block(nn.Module):
         self.mlp = ffn
         self.ls2 = LayerScale(dim, layer_scale)
 
-    def forward(self, x: Tensor, table: RotaryTable | None = None) -> Tensor:
-        x = x + self.ls1(self.attn(self.norm1(x), table))
+    def forward(self, x: Tensor, table: RotaryTable | None = None, read: Tensor | None = None) -> Tensor:
+        attended = self.ls1(self.attn(self.norm1(x), table, read))
+        x = (x if read is None else x.index_select(1, read)) + attended
         y: Tensor = x + self.ls2(self.mlp(self.norm2(x)))
         return y

@@ -56,7 +56,11 @@ def _saddle_balanced(tokens: Tensor) -> Tensor:
 
 def _saddle_sim_range(tokens: Tensor) -> Tensor:
     tokens = tokens.double()  # which neither autocast nor TF32 rounds
+    n = tokens.shape[1]
     unit = tokens / torch.linalg.vector_norm(tokens, dim=-1, keepdim=True)
-    # The most similar pair has the same maximum twice: only without rounding does the first of the two win.
-    similarity = (unit @ unit.mT).float() - torch.eye(tokens.shape[1], device=tokens.device)
-    return (similarity.amax(-1) - similarity.amin(-1)).argmax(1)
+    cosines = unit @ unit.mT
+    similarity = (cosines + cosines.mT) / 2 * (1 - torch.eye(n, device=tokens.device))
+    similarity_range = similarity.amax(-1) - similarity.amin(-1)
+    # The two most similar views share their maximum, and mostly the minimum of zero: of equals, the last is taken.
+    last: Tensor = n - 1 - similarity_range.flip(1).argmax(1)
+    return last

@@ -86,7 +86,7 @@ class OptimizerConfig:
 class ScheduleConfig:
     """How long, and the learning rate over it."""
 
-    steps: int = setting(200_000, "length of the training; with max_minutes, an upper bound that it does not expect to reach", range=(1, 1e9))
+    steps: int = setting(200_000, "length; with max_minutes, an upper bound not expected to be reached", range=(1, 1e9))
     max_minutes: float = setting(0.0, "train for this long instead, the decay following the clock; 0: by steps", range=(0.0, 1e6))
     warmup_steps: int = setting(8_000, "steps of linear warm-up", range=(0, 1e9))
     decay: str = setting("cosine", "from peak to zero", choices=("cosine", "linear", "constant"))
@@ -110,8 +110,7 @@ class ReportConfig:
     """What is written down, and when."""
 
     log_every: int = setting(50, "steps between scalars", range=(1, 1e9))
-    picture_every: int = setting(1000, "steps between pictures", range=(1, 1e9))
-    validate_every: int = setting(1000, "steps between validations", range=(1, 1e9))
+    validate_every: int = setting(1000, "steps between validations, each with pictures", range=(1, 1e9))
     validation_batches: int = setting(2, "validation batches per image size and view count", range=(1, 1000))
     checkpoint_every: int = setting(1000, "steps between checkpoints", range=(1, 1e9))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -25,60 +25,84 @@ class Draw:
     """One process's part of a step, before it is rendered or read."""
 
     step: int
-    pool: int  # steps of one pool share their worlds
     image_size: tuple[int, int]
     n_views: int
     seeds: Tensor  # (B,) int64: one per scene
-    view_order: Tensor  # (B, N) int64
     chances: tuple[float, float]  # two uniform numbers that all processes share, for what an objective decides by step
+    view_order: Tensor  # (B, N) int64
     scene_chances: Tensor  # (B, 2): uniform numbers for what an objective decides by scene
 
 
 Source = Callable[[Draw], Samples]
 
 
-def batch_shape(bucket: Bucket, n_views: int, patches_per_step: int) -> tuple[int, int]:
-    """(scenes, views) of a batch, the number of images being the same for every view count of the bucket where that is possible."""
+@dataclass(frozen=True)
+class Share:
+    """Process `rank` of `processes`."""
+
+    rank: int = 0
+    processes: int = 1
+
+
+def scenes_per_batch(bucket: Bucket, n_views: int, patches_per_step: int) -> int:
+    """Scenes of a batch, its number of images being the same for every view count of the bucket where that is possible."""
     images = patches_per_step // (bucket.height // PATCH * (bucket.width // PATCH))
     common = math.lcm(*bucket.views)
     images = images - images % common if images >= common else images
     if images < n_views:
         raise ValueError(f"{n_views} views of {bucket.height}x{bucket.width} exceed data.patches_per_step = {patches_per_step}: raise it")
-    return images // n_views, n_views
+    return images // n_views
 
 
-def draw_step(config: DataConfig, seed: int, step: int, rank: int = 0, processes: int = 1, split: range = TRAIN) -> Draw:
-    """What process `rank` of `processes` trains on in `step`: bucket and view count are everybody's, scenes its own."""
+def draw_step(config: DataConfig, seed: int, step: int, share: Share) -> Draw:
+    """What one process trains on in `step`: bucket and view count are everybody's, scenes its own."""
     pool = step // config.worlds_reused
-    shared = np.random.default_rng((seed, pool))
+    worlds, order = np.random.default_rng((seed, 0, pool)), np.random.default_rng((seed, 1, step))
     weights = np.array([b.weight for b in config.buckets])
-    bucket = config.buckets[shared.choice(len(weights), p=weights / weights.sum())]
-    scenes, n_views = batch_shape(bucket, int(shared.choice(bucket.views)), config.patches_per_step)
-    mine = slice(rank * scenes, (rank + 1) * scenes)
-    seeds = shared.integers(split.start, split.stop, scenes * processes)[mine]
-    own = np.random.default_rng((seed, step, 1))
-    return Draw(
-        step=step,
-        pool=pool,
-        image_size=(bucket.height, bucket.width),
-        n_views=n_views,
-        seeds=torch.from_numpy(seeds),
-        view_order=torch.from_numpy(own.random((scenes * processes, n_views)).argsort(1)[mine]),
-        chances=(own.random(), own.random()),
-        scene_chances=torch.from_numpy(own.random((scenes * processes, 2))[mine]),
-    )
+    bucket = config.buckets[worlds.choice(len(weights), p=weights / weights.sum())]
+    n_views = int(worlds.choice(bucket.views))
+    scenes = scenes_per_batch(bucket, n_views, config.patches_per_step)
+    return _draw(step, bucket, (scenes, n_views), TRAIN, (worlds, order), share)
 
 
-def draw_validation(config: DataConfig, batches: int, rank: int, processes: int) -> list[Draw]:
-    """The fixed validation batches: every view count of every bucket, the same in every run."""
+def draw_validation(config: DataConfig, batches: int, share: Share) -> list[Draw]:
+    """The fixed validation batches, the same in every run: each view count of each bucket."""
     draws = []
     for bucket in config.buckets:
         for n_views in sorted(set(bucket.views)):
-            only = replace(config, buckets=(replace(bucket, views=(n_views,)),), worlds_reused=1)
-            whole = batch_shape(bucket, n_views, config.patches_per_step)
-            only = replace(only, patches_per_step=whole[0] * whole[1] * (bucket.height // PATCH) * (bucket.width // PATCH))
-            draws += [draw_step(only, 0, i, rank, processes, VALIDATION) for i in range(batches)]
+            scenes = scenes_per_batch(bucket, n_views, config.patches_per_step)
+            for i in range(batches):
+                worlds, order = np.random.default_rng((0, 0, i)), np.random.default_rng((0, 1, i))
+                draws.append(_draw(i, bucket, (scenes, n_views), VALIDATION, (worlds, order), share))
     return draws
+
+
+def _draw(
+    step: int,
+    bucket: Bucket,
+    shape: tuple[int, int],
+    split: range,
+    randoms: tuple[np.random.Generator, np.random.Generator],
+    share: Share,
+) -> Draw:
+    (scenes, n_views), (worlds, order) = shape, randoms
+    total, mine = scenes * share.processes, slice(share.rank * scenes, (share.rank + 1) * scenes)
+    return Draw(
+        step=step,
+        image_size=(bucket.height, bucket.width),
+        n_views=n_views,
+        seeds=torch.from_numpy(worlds.integers(split.start, split.stop, total)[mine]),
+        chances=(order.random(), order.random()),
+        view_order=torch.from_numpy(order.random((total, n_views)).argsort(1)[mine]),
+        scene_chances=torch.from_numpy(order.random((total, 2))[mine]),
+    )
+
+
+def make_source(config: DataConfig, device: torch.device) -> Source:
+    """What turns a draw into samples."""
+    if config.source == "scenes":
+        return RenderedScenes(device)
+    raise NotImplementedError
 
 
 class RenderedScenes:
@@ -110,11 +134,8 @@ class Batches:
 
     def get(self, step: int) -> tuple[Draw, Samples]:
         """The draw and samples of `step`."""
-        if self.ready is None or self.ready[0].step != step:
-            self._make(step)
-        assert self.ready is not None
-        draw, samples = self.ready
-        self.ready = None
+        ready, self.ready = self.ready, None
+        draw, samples = ready if ready and ready[0].step == step else self._make(step)
         if self.stream:
             _hand_over(samples, self.stream)
         return draw, samples
@@ -122,12 +143,12 @@ class Batches:
     def prepare(self, step: int) -> None:
         """Start making the samples of `step`, which `get` then returns; call it once the current step's work is queued."""
         if self.stream:
-            self._make(step)
+            self.ready = self._make(step)
 
-    def _make(self, step: int) -> None:
+    def _make(self, step: int) -> tuple[Draw, Samples]:
         draw = self.draw(step)
         with torch.cuda.stream(self.stream), torch.no_grad():  # no stream: no effect
-            self.ready = draw, self.source(draw)
+            return draw, self.source(draw)
 
 
 def _hand_over(samples: Samples, stream: torch.cuda.Stream) -> None:

@@ -17,10 +17,10 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic whose iteration drives sing
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """U V^T, roughly, of G = U S V^T for a stack of matrices (M, rows, columns): Newton-Schulz in bfloat16."""
+    """U V^T, roughly, of G = U S V^T for a stack of matrices (M, rows, columns): Newton-Schulz, in bfloat16 on GPUs."""
     a, b, c = NEWTON_SCHULZ
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = (matrices.mT if tall else matrices).bfloat16()
+    x = (matrices.mT if tall else matrices).to(torch.bfloat16 if matrices.is_cuda else torch.float32)
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(steps):
         gram = x @ x.mT

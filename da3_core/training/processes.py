@@ -32,6 +32,12 @@ class Processes:
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return list(tensor.tolist())
 
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """The mean of each value over all processes; every process must call it."""
+        if self.count > 1:
+            dist.all_reduce(values)
+        return values / self.count
+
     def barrier(self) -> None:
         """Wait for all processes."""
         if self.count > 1:

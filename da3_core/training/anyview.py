@@ -1,0 +1,157 @@
+"""Training the any-view network (paper section 3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from da3_core.geometry.pinhole import fov_from_K
+from da3_core.geometry.rays import points_from_rays, rays_from_cameras
+from da3_core.geometry.rigid import invert_rigid, matrix_product, quaternion_from_rotation, rigid_from_rt, rotation_angle
+from da3_core.model import normalise_cameras
+from da3_core.scenes import Samples
+from da3_core.training import losses
+from da3_core.training.config import LossConfig
+from da3_core.training.data import Draw
+from da3_core.training.objective import Labels, Values, autocast, depth_picture, given, normalise_images
+from da3_core.types import Prediction
+
+WANTED = frozenset({"depth", "rays", "cameras"})
+
+
+@dataclass(frozen=True)
+class AnyViewTruth:
+    """What the network should say: in the frame of view 0 and divided by the scene's scale, finite everywhere."""
+
+    depth: Tensor  # (B, N, H, W), 1 where not valid
+    valid: Tensor  # (B, N, H, W) bool
+    rays: Tensor  # (B, N, h, w, 6)
+    points: Tensor  # (B, N, h, w, 3)
+    points_depth: Tensor  # (B, N, h, w): depth of `points`
+    points_valid: Tensor  # (B, N, h, w) bool
+    camera: Tensor  # (B, N, 9): t, q_xyzw, fov of T_ref_cam
+
+
+class AnyViewTraining(nn.Module):
+    """The network with its objective: samples in, losses out."""
+
+    def __init__(self, network: nn.Module, config: LossConfig, bf16: bool, labels: Labels) -> None:
+        super().__init__()
+        self.network, self.config, self.labels = network, config, labels
+        self.autocast = partial(autocast, bf16)
+
+    def forward(self, samples: Samples, draw: Draw) -> Values:
+        """The losses of a batch; "loss" is their weighted sum."""
+        samples = self.labels(samples, draw)
+        posed = draw.chances[0] < self.config.pose_conditioning
+        prediction = self.predict(samples, posed)
+        truth = truth_from_samples(samples, map_size(prediction))
+        parts = anyview_losses(prediction, truth, self.config)
+        return {name: value.mean() for name, value in parts.items()} | depth_errors(prediction, truth)
+
+    def predict(self, samples: Samples, posed: bool) -> Prediction:
+        """The network on the samples' images, with their cameras when `posed`."""
+        cameras = {}
+        if posed:
+            cameras = {"T_cam_world": normalise_cameras(invert_rigid(samples.T_world_cam)), "K": samples.K}
+        with self.autocast(samples.images.device):
+            prediction: Prediction = self.network(normalise_images(samples.images), reference_view="first", want=WANTED, **cameras)
+        return prediction
+
+    def validate(self, samples: Samples, draw: Draw) -> Values:
+        """Depth and rotation errors, posed and unposed, by view count."""
+        errors: Values = {}
+        for name, posed in (("posed", True), ("unposed", False)):
+            prediction = self.predict(samples, posed)
+            truth = truth_from_samples(samples, map_size(prediction))
+            found = depth_errors(prediction, truth) | ({} if draw.n_views == 1 else rotation_error(prediction, samples))
+            errors |= {f"{name}/{draw.n_views}_views/{key}": value for key, value in found.items()}
+        return errors
+
+    def pictures(self, samples: Samples, draw: Draw) -> Values:
+        """Pictures (3, H, W) in 0..1 of the first scene's first view."""
+        prediction = self.predict(samples, posed=False)
+        valid = samples.valid[0, 0]
+        return {
+            "image": samples.images[0, 0],
+            "depth": depth_picture(given(prediction.depth)[0, 0], torch.ones_like(valid)),
+            "truth": depth_picture(samples.depth_m[0, 0], valid),
+            "confidence": depth_picture(given(prediction.confidence)[0, 0], torch.ones_like(valid)),
+        }
+
+
+def map_size(prediction: Prediction) -> tuple[int, int]:
+    """Height and width of the predicted ray maps."""
+    h, w = given(prediction.rays).shape[-3:-1]
+    return h, w
+
+
+def truth_from_samples(samples: Samples, rays_size: tuple[int, int]) -> AnyViewTruth:
+    """Ground truth in the frame of view 0, divided by the mean distance of the scene's valid points; ray maps of `rays_size`."""
+    H, W = samples.depth_m.shape[-2:]
+    valid = samples.valid
+    depth = torch.where(valid, samples.depth_m, 1.0)
+    T_ref_cam = matrix_product(invert_rigid(samples.T_world_cam[:, :1]), samples.T_world_cam)
+    scale = losses.scene_scale(points_from_rays(rays_from_cameras(T_ref_cam, samples.K, (H, W), (H, W)), depth), valid)  # (B,)
+    depth = depth / scale[:, None, None, None]
+    R, t = T_ref_cam[..., :3, :3], T_ref_cam[..., :3, 3] / scale[:, None, None]
+    T_ref_cam = rigid_from_rt(R, t)
+    rays = rays_from_cameras(T_ref_cam, samples.K, (H, W), rays_size)
+    points_depth = sample_depth(depth, rays_size)
+    camera = torch.cat([t, quaternion_from_rotation(R), fov_from_K(samples.K, H, W)], -1)
+    return AnyViewTruth(
+        depth=depth,
+        valid=valid,
+        rays=rays,
+        points=points_from_rays(rays, points_depth),
+        points_depth=points_depth,
+        points_valid=sample_depth(valid.to(depth.dtype), rays_size) > 0.5,
+        camera=camera,
+    )
+
+
+def sample_depth(depth: Tensor, size: tuple[int, int]) -> Tensor:
+    """Depth (B, N, H, W) at the pixels nearest to a coarser map's: no mixing across edges."""
+    return F.interpolate(depth, size, mode="nearest-exact")
+
+
+def anyview_losses(prediction: Prediction, truth: AnyViewTruth, config: LossConfig) -> Values:
+    """Every term of the objective per scene (B,), and their weighted sum as "loss"."""
+    rays, depth, true_depth = given(prediction.rays).float(), given(prediction.depth).float(), truth.depth
+    points = points_from_rays(rays, sample_depth(depth, (rays.shape[-3], rays.shape[-2])))
+    relative = config.distance == "relative"
+    if relative:
+        depth, true_depth = depth.log(), true_depth.log()
+    point_weight = truth.points_depth.reciprocal() if relative else None
+    parts = {
+        "depth": losses.depth_loss(depth, true_depth, given(prediction.confidence), truth.valid, config.lambda_c),
+        "rays": losses.ray_loss(rays, truth.rays, given(prediction.ray_confidence), config.lambda_c),
+        "points": losses.point_loss(points, truth.points, truth.points_valid, point_weight),
+        "camera": losses.camera_loss(given(prediction.camera_encoding), truth.camera),
+        "gradient": losses.gradient_loss(depth, true_depth, truth.valid),
+    }
+    weights = {"depth": 1.0, "rays": config.rays, "points": config.points, "camera": config.beta, "gradient": config.alpha}
+    return parts | {"loss": torch.stack([weights[name] * value for name, value in parts.items()]).sum(0)}
+
+
+@torch.no_grad()
+def depth_errors(prediction: Prediction, truth: AnyViewTruth) -> Values:
+    """AbsRel and delta1 after one median alignment per scene."""
+    ratio = torch.where(truth.valid, truth.depth / given(prediction.depth), torch.nan).flatten(1)
+    ratio = ratio.nanmedian(1, keepdim=True).values / ratio  # aligned prediction over truth
+    off = torch.maximum(ratio, ratio.reciprocal())
+    seen = truth.valid.sum().clamp(min=1)
+    return {"absrel": (ratio - 1).abs().nansum() / seen, "delta1": (off < 1.25).sum() / seen}
+
+
+@torch.no_grad()
+def rotation_error(prediction: Prediction, samples: Samples) -> Values:
+    """Mean angle between predicted and true rotations to view 0, and the share below 15 degrees."""
+    predicted, true = given(prediction.T_cam_world)[..., :3, :3], invert_rigid(samples.T_world_cam)[..., :3, :3]
+    relative, true_relative = (matrix_product(R[:, 1:], R[:, :1].mT) for R in (predicted, true))
+    angle_deg = rotation_angle(matrix_product(relative, true_relative.mT)).rad2deg()
+    return {"rotation_deg": angle_deg.mean(), "rotation_below_15_deg": (angle_deg < 15).float().mean()}

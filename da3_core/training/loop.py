@@ -1,0 +1,216 @@
+"""The one loop of all trainings."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+
+import torch
+import yaml
+from torch import Tensor
+
+from da3_core.scenes import Samples
+from da3_core.training.config import ScheduleConfig, TrainConfig, load_config
+from da3_core.training.data import Batches, Draw, Share, draw_step, draw_validation, make_source, seeds_text
+from da3_core.training.make import make_objective
+from da3_core.training.optimizer import AveragedWeights, learning_rate_factor, make_optimizers, set_learning_rate
+from da3_core.training.parallel import clip_gradients, parallelise
+from da3_core.training.processes import Processes, join_processes
+from da3_core.training.report import Report
+from da3_core.training.state import Progress, load_state, newest_checkpoint, save_state, save_weights
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 20  # steps between looks at the device's results and at the other processes: either waits for the device
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss or its gradient was not a finite number."""
+
+
+def train(config_path: Path | str, overrides: Sequence[str] = ()) -> Path:
+    """Run the training that the YAML file describes, with overrides like "optimizer.lr=1e-4"; returns the folder of the trained model.
+
+    Start it with torchrun to use several GPUs. SIGTERM and SIGINT end it with a checkpoint, from which `resume=true` continues.
+    Raises ValueError for invalid settings, FileExistsError when the run exists, NonFiniteLossError naming the batch's seeds.
+    """
+    began = time.monotonic()
+    config = load_config(config_path, overrides)
+    with join_processes(config.runtime.device) as processes:
+        return Trainer(config, processes, began).run()
+
+
+def open_run(config: TrainConfig) -> Path:
+    """The run's folder, made or emptied; raises FileExistsError when it holds a run that is neither to be resumed nor overwritten."""
+    folder = Path(config.output)
+    if (folder / "run.yaml").exists() and not config.resume:
+        if not config.overwrite:
+            raise FileExistsError(f"{folder} holds a run: continue it with resume=true, discard it with overwrite=true, or change output")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+class Clock:
+    """How far the training is, by steps or by time, and whether it was asked to stop; the same in every process."""
+
+    def __init__(self, schedule: ScheduleConfig, processes: Processes, began: float) -> None:
+        self.schedule, self.processes, self.began = schedule, processes, began
+        self.stop_asked = self.stopped = False
+        self.seconds = 0.0
+
+    def tick(self, step: int) -> None:
+        """Look at the clock, and agree with the other processes every so often."""
+        if self.processes.count > 1 and step % LOOK_EVERY:
+            return
+        self.seconds, stop = self.processes.largest(time.monotonic() - self.began, self.stop_asked)
+        self.stopped = bool(stop)
+
+    def progress(self, step: int) -> float:
+        """Share of the training that is done before `step`."""
+        minutes = self.schedule.max_minutes
+        return max(step / self.schedule.steps, self.seconds / 60 / minutes if minutes else 0.0)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """SIGTERM and SIGINT ask for a stop instead of ending the process."""
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            self.stop_asked = True
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class Trainer:
+    """A training's state, and what a step does to it."""
+
+    def __init__(self, config: TrainConfig, processes: Processes, began: float) -> None:
+        self.config, self.processes = config, processes
+        self.share = Share(processes.rank, processes.count)
+        self.folder = open_run(config) if processes.is_first else Path(config.output)
+        processes.barrier()
+        device = processes.device
+        self.objective = make_objective(config, device)
+        self.network = self.objective.network
+        self.trained = parallelise(self.objective, config.runtime, processes)
+        self.optimizers = make_optimizers(self.network, config.optimizer)
+        self.average = AveragedWeights(self.network, config.ema)
+        self.batches = Batches(make_source(config.data, device), self._draw, device, config.runtime.prefetch)
+        self.clock = Clock(config.schedule, processes, began)
+        self.report = Report(config, self.folder, processes)
+        self.validation: list[tuple[Draw, Samples]] = []
+        self.step = 0
+        self.first_bad = torch.full((), -1, device=device)  # step of the first loss that was not finite
+        self._resume()
+
+    def run(self) -> Path:
+        """Train to the end or until asked to stop; returns the folder of the model."""
+        if self.processes.is_first:
+            (self.folder / "run.yaml").write_text(yaml.safe_dump(asdict(self.config), sort_keys=False))
+        with self.clock.listening(), self.report:
+            self.clock.tick(0)
+            while self.clock.progress(self.step) < 1 and not self.clock.stopped:
+                self._train_step()
+                self._look()
+            self._finish()
+        return self.folder / "model"
+
+    def _train_step(self) -> None:
+        step = self.step
+        factor = learning_rate_factor(step, self.clock.progress(step), self.config.schedule)
+        set_learning_rate(self.optimizers, factor)
+        draw, samples = self.batches.get(step)
+        values = self.trained(samples, draw)
+        values["loss"].backward()
+        norm = clip_gradients(self.network, self.config.optimizer.clip_norm)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.average.update(step)
+        self.batches.prepare(step + 1)
+        bad = ~(values["loss"].detach().isfinite() & norm.isfinite())
+        self.first_bad = torch.where(bad & (self.first_bad < 0), step, self.first_bad)
+        self.report.collect(values | {"gradient_norm": norm}, draw.seeds.numel() * draw.n_views)
+        self.step += 1
+
+    def _look(self) -> None:
+        step, every = self.step, self.config.report
+        self.clock.tick(step)
+        logs, checks = step % every.log_every == 0, step % every.validate_every == 0
+        saves = step % every.checkpoint_every == 0
+        if logs or checks or saves or step % LOOK_EVERY == 0 or self.processes.device.type == "cpu":
+            self._stop_on_bad()
+        if logs:
+            rates = {f"lr_{i}": o.param_groups[0]["lr"] for i, o in enumerate(self.optimizers)}
+            self.report.scalars(step, self.clock.progress(step), rates)
+        if checks:
+            self.report.validation(step, self._validate())
+            self._picture()
+        if saves:
+            self._save()
+
+    def _stop_on_bad(self) -> None:
+        step = int(self.first_bad)
+        if step < 0:
+            return
+        draw = self._draw(step)
+        raise NonFiniteLossError(
+            f"the loss or its gradient is not finite at step {step} (process {self.processes.rank}: {draw.n_views} views of "
+            f"{draw.image_size[0]}x{draw.image_size[1]}, seeds {seeds_text(draw)}). The last checkpoint is from before it: look at these "
+            "scenes, or continue with resume=true and another seed or a lower optimizer.lr"
+        )
+
+    def _validate(self) -> dict[str, float]:
+        """Errors of the averaged weights on the fixed validation batches, the mean over batches and processes."""
+        if not self.validation:
+            draws = draw_validation(self.config.data, self.config.report.validation_batches, self.share)
+            self.validation = [(draw, self.batches.source(draw)) for draw in draws]
+        self.average.swap()
+        found: dict[str, list[Tensor]] = defaultdict(list)
+        for draw, samples in self.validation:
+            # With gradients, which nobody asks for: without them everything would be compiled a second time.
+            for name, value in self.objective.validate(samples, draw).items():
+                found[name].append(value.detach())
+        self.average.swap()
+        means = torch.stack([torch.stack(values).mean() for values in found.values()])
+        return dict(zip(found, self.processes.mean(means).tolist(), strict=True))
+
+    def _picture(self) -> None:
+        for draw, samples in self.validation[-1:]:
+            self.report.pictures(self.step, {k: v.detach() for k, v in self.objective.pictures(samples, draw).items()})
+
+    def _draw(self, step: int) -> Draw:
+        return draw_step(self.config.data, self.config.seed, step, self.share)
+
+    def _resume(self) -> None:
+        checkpoint = newest_checkpoint(self.folder)
+        if checkpoint is None:
+            return
+        progress = load_state(checkpoint, self.network, self.optimizers, self.average)
+        self.step = progress.step
+        self.clock.began -= progress.seconds
+        log.info("continuing at step %d", self.step)
+
+    def _save(self) -> None:
+        progress = Progress(self.step, self.clock.seconds)
+        save_state(self.folder, progress, self.network, self.optimizers, self.average, self.processes)
+
+    def _finish(self) -> None:
+        self._stop_on_bad()
+        self._save()
+        self.average.swap()
+        save_weights(self.network, self.folder / "model", self.processes)
+        self.average.swap()

@@ -1,0 +1,34 @@
+"""From settings to the objective: the network, its first weights, its labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from da3_core.model import init_backbone_from_dinov2, load_model
+from da3_core.training.anyview import AnyViewTraining
+from da3_core.training.config import TrainConfig
+from da3_core.training.objective import Objective, ground_truth
+
+
+def make_objective(config: TrainConfig, device: torch.device) -> Objective:
+    """What the settings say is to be trained, on `device`."""
+    network = make_network(config).to(device)
+    if config.objective == "anyview":
+        return AnyViewTraining(network, config.loss, config.runtime.bf16, ground_truth)
+    raise NotImplementedError
+
+
+def make_network(config: TrainConfig) -> nn.Module:
+    """The network with random weights from the seed, or with those of `init_from`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = load_model(config.model, weights=None)
+    source = config.init_from
+    if source.endswith(".safetensors"):
+        init_backbone_from_dinov2(network, Path(source))
+    elif source:
+        network.load_state_dict(load_model(source).state_dict())
+    return network.train()

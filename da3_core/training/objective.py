@@ -1,0 +1,64 @@
+"""What every objective is: a network with its losses, and the parts that objectives share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from da3_core.scenes import Samples
+from da3_core.training.data import Draw
+
+Values = dict[str, Tensor]
+Labels = Callable[[Samples, Draw], Samples]
+
+IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Objective(Protocol):
+    """A module that the loop trains. `network` is what is saved; parameters that do not require gradients stay as they are."""
+
+    network: nn.Module
+
+    def __call__(self, samples: Samples, draw: Draw) -> Values:
+        """Scalars of a batch; "loss" is what is minimised."""
+
+    def validate(self, samples: Samples, draw: Draw) -> Values:
+        """Scalars of a validation batch."""
+
+    def pictures(self, samples: Samples, draw: Draw) -> Values:
+        """Pictures (3, H, W) in 0..1."""
+
+
+def given(tensor: Tensor | None) -> Tensor:
+    """A prediction that was asked for; raises ValueError when the network has none."""
+    if tensor is None:
+        raise ValueError("the network has no such output: choose a model that fits the objective")
+    return tensor
+
+
+def ground_truth(samples: Samples, draw: Draw) -> Samples:
+    """Labels as they are."""
+    return samples
+
+
+def autocast(bf16: bool, device: torch.device) -> AbstractContextManager[None]:
+    """bfloat16 inside where asked for and on a GPU; losses are to be computed outside."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16 and device.type == "cuda")
+
+
+def normalise_images(images: Tensor) -> Tensor:
+    """RGB (..., 3, H, W) in 0..1 as the network takes it."""
+    mean, std = (images.new_tensor(x).reshape(3, 1, 1) for x in (IMAGE_MEAN, IMAGE_STD))
+    return (images - mean) / std
+
+
+def depth_picture(depth: Tensor, valid: Tensor) -> Tensor:
+    """Depth (H, W) as a picture (3, H, W): inverse depth from far (dark) to near (bright), 0 where not valid."""
+    inverse = torch.where(valid, depth.detach().float().clamp(min=1e-6).reciprocal(), 0)
+    low, high = inverse[valid].quantile(torch.tensor([0.02, 0.98], device=depth.device)) if valid.any() else (0.0, 1.0)
+    grey = ((inverse - low) / (high - low + 1e-9)).clamp(0, 1) * valid
+    return grey.expand(3, *grey.shape)

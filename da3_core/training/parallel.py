@@ -1,0 +1,90 @@
+"""How a network is made fast and spread over processes, from outside: it does not know of any of this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from da3_core.model.dpt import DPT, OutputStack
+from da3_core.model.dual_dpt import DualDPT, RayOutput
+from da3_core.model.layers import Block
+from da3_core.training.config import RuntimeConfig
+from da3_core.training.processes import Processes
+
+HEADS = (DualDPT, DPT)
+
+
+def parallelise(objective: nn.Module, runtime: RuntimeConfig, processes: Processes) -> nn.Module:
+    """The module to call in place of `objective`, whose network is changed in place."""
+    network = cast(nn.Module, objective.network)
+    if runtime.bf16:
+        keep_outputs_in_float32(network)
+    if runtime.compile and processes.device.type == "cuda":
+        compile_parts(network)
+    if runtime.checkpoint_activations:
+        for block in blocks_of(network):
+            replace_forward(block, partial(checkpoint, block.forward, use_reentrant=False))
+    if runtime.parallel == "fsdp":
+        return _shard(objective, network, processes)
+    if processes.count == 1:
+        return objective
+    # Steps with and without given cameras use different parameters.
+    return DistributedDataParallel(objective, find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def blocks_of(network: nn.Module) -> list[nn.Module]:
+    """The transformer blocks of a network."""
+    return [m for m in network.modules() if isinstance(m, Block)]
+
+
+def keep_outputs_in_float32(network: nn.Module) -> None:
+    """Take the heads' last layers out of autocast: depth is the exponential of what they say, and bfloat16 would round it to 1 %."""
+    for module in network.modules():
+        if isinstance(module, (OutputStack, RayOutput)):
+            replace_forward(module.out, partial(_in_float32, module.out.forward))
+
+
+def _in_float32(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return forward(x.float())
+
+
+def compile_parts(network: nn.Module) -> None:
+    """Compile blocks and heads, each class once per shape: much quicker to compile than whole networks, and nearly as fast to run."""
+    torch._dynamo.config.cache_size_limit = 256  # image sizes x view counts x kinds of block
+    for module in network.modules():
+        if isinstance(module, (Block, *HEADS)):
+            replace_forward(module, torch.compile(module.forward, dynamic=False))
+
+
+def replace_forward(module: nn.Module, forward: Any) -> None:
+    """Give one module another forward; names of parameters stay as they are."""
+    module.forward = forward  # type: ignore[method-assign]
+
+
+def _shard(objective: nn.Module, network: nn.Module, processes: Processes) -> nn.Module:
+    if processes.count == 1:
+        raise ValueError("runtime.parallel = fsdp shards over several processes: start with torchrun, or use ddp")
+    for block in blocks_of(network):
+        fully_shard(block)
+    fully_shard(network)
+    return objective
+
+
+def clip_gradients(network: nn.Module, largest: float) -> Tensor:
+    """Scale the gradients down to this norm; returns the norm that they had."""
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), largest)
+    return full(norm)
+
+
+def full(tensor: Tensor) -> Tensor:
+    """A sharded tensor made whole, by all processes together; others as they are."""
+    whole = getattr(tensor, "full_tensor", None)
+    return tensor if whole is None else cast(Tensor, whole())

@@ -1,0 +1,82 @@
+"""What a training says while it runs: TensorBoard, one line of JSON per entry, and a progress bar. The first process only."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from da3_core.training.config import TrainConfig
+from da3_core.training.processes import Processes
+
+log = logging.getLogger(__name__)
+
+
+class Report:
+    """Means of the steps' scalars since the last entry, and how fast they went."""
+
+    def __init__(self, config: TrainConfig, folder: Path, processes: Processes) -> None:
+        self.config, self.folder, self.processes = config, folder, processes
+        self.sums = torch.zeros(())
+        self.names: list[str] = []
+        self.steps = self.images = 0
+        self.since = time.monotonic()
+
+    def __enter__(self) -> Report:
+        if self.processes.is_first:
+            self.writer = SummaryWriter(str(self.folder / "tensorboard"))  # type: ignore[no-untyped-call]
+            quiet = 0.5 if sys.stderr.isatty() else 20.0
+            self.bar = tqdm(total=100, mininterval=quiet, bar_format="{percentage:5.1f}% |{bar:20}| {elapsed} < {remaining}{postfix}")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.processes.is_first:
+            self.bar.close()
+            self.writer.close()  # type: ignore[no-untyped-call]
+
+    def collect(self, values: Mapping[str, Tensor], images: int) -> None:
+        """Add a step's scalars, without waiting for the device."""
+        self.names = list(values)
+        stacked = torch.stack([v.detach().float() for v in values.values()])
+        self.sums = stacked + (self.sums if self.steps else 0)
+        self.steps += 1
+        self.images += images
+
+    def scalars(self, step: int, progress: float, rates: Mapping[str, float]) -> None:
+        """Write the means since the last entry down."""
+        means = dict(zip(self.names, (self.sums / self.steps).tolist(), strict=True))
+        seconds = time.monotonic() - self.since
+        speed = {"steps_per_s": self.steps / seconds, "views_per_s": self.images * self.processes.count / seconds}
+        self.steps, self.images, self.since = 0, 0, time.monotonic()
+        if not self.processes.is_first:
+            return
+        self._write("train", step, means | dict(rates) | speed)
+        self.bar.n = round(100 * min(progress, 1), 2)
+        self.bar.set_postfix_str(f"step {step}, loss {means['loss']:.4f}, {speed['views_per_s']:.0f} views/s")
+
+    def validation(self, step: int, means: Mapping[str, float]) -> None:
+        """Write a validation down."""
+        if self.processes.is_first:
+            self._write("validation", step, means)
+            log.info("step %d: %s", step, ", ".join(f"{name} {value:.4f}" for name, value in means.items()))
+
+    def pictures(self, step: int, pictures: Mapping[str, Tensor]) -> None:
+        """Write pictures (3, H, W) in 0..1 down."""
+        if self.processes.is_first:
+            for name, picture in pictures.items():
+                self.writer.add_image(name, picture.clamp(0, 1).cpu(), step)  # type: ignore[no-untyped-call]
+
+    def _write(self, group: str, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(f"{group}/{name}", value, step)  # type: ignore[no-untyped-call]
+        with (self.folder / "scalars.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, "group": group, **values}) + "\n")

@@ -126,17 +126,23 @@ class Mono(nn.Module):
         self.backbone = Backbone(config.backbone)
         self.head = DPT(config.backbone.feature_dim, config.head)
 
-    def forward(self, images: Tensor, features: Collection[int] = (), sky_behind: bool = True) -> Prediction:
+    def forward(self, images: Tensor, features: Collection[int] = ()) -> Prediction:
         """images: (B, N, 3, H, W), normalised, sides multiples of 14. Depth is relative, or canonical: see `metres_from_canonical`.
 
-        With `sky_behind`, sky pixels are put behind all others, see `fill_sky`; without, depth is as the head has it.
+        Sky pixels are put behind all others, see `fill_sky`.
         """
         size = (images.shape[-2], images.shape[-1])
         grid = self.backbone.grid_of(size)
         views = self.backbone.encode_views(images, keep=features)
         window = self.backbone.decode_window(views, grid, keep=features)
         depth, sky = self.head([f.patches for f in window.features], grid, size)
-        return Prediction(depth=fill_sky(depth, sky) if sky_behind else depth, sky=sky, features=_named(window))
+        return Prediction(depth=fill_sky(depth, sky), sky=sky, features=_named(window))
+
+    def depth_and_sky(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Both (B, N, H, W), as the head has them: the sky's depth is not filled in, views do not touch each other."""
+        size = (images.shape[-2], images.shape[-1])
+        maps: tuple[Tensor, Tensor] = self.head([f.patches for f in self.backbone(images).features], self.backbone.grid_of(size), size)
+        return maps
 
 
 def metres_from_canonical(depth: Tensor, K: Tensor) -> Tensor:

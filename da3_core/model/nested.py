@@ -43,21 +43,25 @@ class Nested(nn.Module):
         network's own scale, and so do Gaussians with given cameras.
         """
         relative = self.any_view(images, T_cam_world, K, reference_view, {*want, "depth", "cameras"}, features)
-        canonical = self.metric(images, sky_behind=False)
-        metres = metres_from_canonical(canonical.depth, relative.K)
-        scale = scale_to_metres(relative.depth, relative.confidence, metres, canonical.sky)
-        depth, confidence = _with_far_sky(relative.depth * _per_pixel(scale), relative.confidence, canonical.sky)
-        R, t = relative.T_cam_world[..., :3, :3], relative.T_cam_world[..., :3, 3]
-        return replace(
-            relative,
-            depth=depth,
-            confidence=confidence,
-            sky=canonical.sky,
-            T_cam_world=rigid_from_rt(R, t * scale[:, None, None]),
-            gaussians=_scaled(relative.gaussians, scale) if T_cam_world is None else relative.gaussians,
-            is_metric=True,
-            scale_factor=scale,
-        )
+        depth, sky = self.metric.depth_and_sky(images)
+        nested = in_metres(relative, depth, sky)
+        if T_cam_world is None and relative.gaussians is not None and nested.scale_factor is not None:
+            return replace(nested, gaussians=_scaled(relative.gaussians, nested.scale_factor))
+        return nested
+
+
+def in_metres(relative: Prediction, canonical_depth: Tensor, sky: Tensor) -> Prediction:
+    """An any-view network's depth, confidence and cameras in metres, by the depth and sky (B, N, H, W) of a metric one for the same views.
+
+    Raises ValueError when any of the three is missing.
+    """
+    depth, confidence, T_cam_world, K = relative.depth, relative.confidence, relative.T_cam_world, relative.K
+    if depth is None or confidence is None or T_cam_world is None or K is None:
+        raise ValueError("the scale is made from depth, confidence and cameras: predict all three")
+    scale = scale_to_metres(depth, confidence, metres_from_canonical(canonical_depth, K), sky)
+    depth, confidence = _with_far_sky(depth * scale[:, None, None, None], confidence, sky)
+    T_cam_world = rigid_from_rt(T_cam_world[..., :3, :3], T_cam_world[..., :3, 3] * scale[:, None, None])
+    return replace(relative, depth=depth, confidence=confidence, sky=sky, T_cam_world=T_cam_world, is_metric=True, scale_factor=scale)
 
 
 def scale_to_metres(depth: Tensor, confidence: Tensor, metres: Tensor, sky: Tensor) -> Tensor:
@@ -78,11 +82,5 @@ def _with_far_sky(depth_m: Tensor, confidence: Tensor, sky: Tensor) -> tuple[Ten
     return torch.where(is_sky, far, depth_m), torch.where(is_sky, 1.0, confidence)
 
 
-def _scaled(gaussians: Gaussians | None, scale: Tensor) -> Gaussians | None:
-    if gaussians is None:
-        return None
+def _scaled(gaussians: Gaussians, scale: Tensor) -> Gaussians:
     return replace(gaussians, mean=gaussians.mean * scale[:, None, None], scale=gaussians.scale * scale[:, None, None])
-
-
-def _per_pixel(scale: Tensor) -> Tensor:
-    return scale[:, None, None, None]

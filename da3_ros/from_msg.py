@@ -12,7 +12,7 @@ import torch
 
 from da3_core import Calibration, DistortionModel, Float64Array, Uint8Array, rotation_from_quaternion
 
-Picture = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Picture = npt.NDArray[Any]  # uint8 or uint16
 
 
 class MessageError(ValueError):
@@ -91,7 +91,7 @@ def rgb_from_image(msg: Any) -> Uint8Array:
         return _rgb_from_nv24(pixels, msg.height)
     if pixels.dtype.itemsize == 2:
         pixels = cv2.convertScaleAbs(pixels, alpha=255.0 / 65535.0)
-    return np.ascontiguousarray(pixels) if layout.to_rgb is None else cast(Uint8Array, cv2.cvtColor(pixels, layout.to_rgb))
+    return np.array(pixels) if layout.to_rgb is None else cast(Uint8Array, cv2.cvtColor(pixels, layout.to_rgb))
 
 
 def rgb_from_compressed(msg: Any) -> Uint8Array:
@@ -188,7 +188,7 @@ def _pixels(msg: Any, layout: Layout) -> Picture:
     packed = data[: rows * msg.step].reshape(rows, msg.step)[:, :row_bytes]
     values = np.ascontiguousarray(packed).view((">" if msg.is_bigendian else "<") + layout.dtype)
     shape = (rows, msg.width) if layout.channels == 1 else (rows, msg.width, layout.channels)
-    return cast(Picture, values.astype(layout.dtype, copy=False).reshape(shape))
+    return values.astype(layout.dtype, copy=False).reshape(shape)
 
 
 def _rgb_from_nv24(planes: Picture, height: int) -> Uint8Array:

@@ -1,0 +1,123 @@
+"""A recording that is read: ROS 2 (MCAP, SQLite3) or ROS 1, whole or damaged."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from .salvage import salvage
+from .typestore import load_typestore
+
+if TYPE_CHECKING:
+    from rosbags.highlevel import AnyReader
+    from rosbags.interfaces import Connection
+    from rosbags.typesys.store import Typestore
+
+log = logging.getLogger(__name__)
+BAG_SUFFIXES = (".mcap", ".db3", ".bag")
+
+
+class BagError(Exception):
+    """A recording cannot be read or written, or what to do with it is not clear; the text is one line and names the remedy."""
+
+
+class DamagedError(BagError):
+    """Reading stopped before the recording's end."""
+
+
+class Recording(AbstractContextManager["Recording"]):
+    """Connections and messages of the bag at `path`: a directory, or one .mcap, .db3 or .bag file.
+
+    Where a file is cut off or its index is damaged, the readable part is copied below `scratch` (default: the system's temporary
+    folder) and `damage` says so. Raises BagError when nothing can be read.
+    """
+
+    def __init__(self, path: Path, scratch: Path | None = None) -> None:
+        self.damage: str | None = None
+        self._path = path
+        self._scratch = scratch
+
+    def __enter__(self) -> Recording:
+        self._folder = tempfile.TemporaryDirectory(prefix=".da3-salvage-", dir=self._scratch)
+        try:
+            self._reader = self._open()
+        except BaseException:
+            self._folder.cleanup()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._reader.close()
+        self._folder.cleanup()
+
+    @property
+    def is_ros2(self) -> bool:
+        return self._reader.is2
+
+    @property
+    def connections(self) -> Sequence[Connection]:
+        return self._reader.connections
+
+    @property
+    def typestore(self) -> Typestore:
+        return self._reader.typestore
+
+    def deserialize(self, raw: bytes, msgtype: str) -> Any:
+        """The message; raises BagError when its bytes do not fit its type."""
+        try:
+            return self._reader.deserialize(raw, msgtype)
+        except Exception as error:  # generated code: index, struct and decoding errors mean the same here
+            raise BagError(f"{msgtype} message of {len(raw)} bytes cannot be parsed: {error}") from error
+
+    def messages(self, connections: Sequence[Connection], stop_ns: int | None = None) -> Iterator[tuple[Connection, int, bytes]]:
+        """(connection, log time, bytes) in the order of log times; raises DamagedError where the recording cannot be read on."""
+        if not connections:
+            return
+        try:
+            yield from self._reader.messages(connections, stop=stop_ns)
+        except Exception as error:  # storage plugins and three decompressors have errors of their own
+            raise DamagedError(f"{self._path} cannot be read to its end: {error}") from error
+
+    def _open(self) -> AnyReader:
+        if not self._path.exists():
+            raise BagError(f"{self._path} does not exist")
+        try:
+            return _open_reader([self._path])
+        except Exception as error:
+            reason = str(error)
+        files = _storage_files(self._path)
+        readable = [found for file in files if (found := self._readable(file)) is not None]
+        if not readable:
+            raise BagError(f"{self._path} is no readable bag: {reason}")
+        if self.damage is None:
+            log.warning("%s: %s; reading %s without it", self._path, reason, ", ".join(file.name for file in files))
+        try:
+            return _open_reader(readable)
+        except Exception as error:
+            raise BagError(f"{self._path} is no readable bag: {error}") from error
+
+    def _readable(self, file: Path) -> Path | None:
+        try:
+            _open_reader([file]).close()
+        except Exception as error:
+            self.damage = f"{file.name} is damaged ({error}); what can be read of it is processed"
+            return salvage(file, Path(self._folder.name))
+        return file
+
+
+def _open_reader(paths: Sequence[Path]) -> AnyReader:
+    from rosbags.highlevel import AnyReader
+
+    reader = AnyReader(paths, default_typestore=load_typestore())
+    reader.open()
+    return reader
+
+
+def _storage_files(path: Path) -> list[Path]:
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [file for file in files if file.suffix in BAG_SUFFIXES]

@@ -1,0 +1,126 @@
+"""Results and carried-over messages -> an MCAP bag."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from da3_core import FrameResult
+
+from .. import to_msg
+from ..from_msg import StampedTransform
+from ..to_msg import OutputConfig, StreamCounts
+from .recording import Recording
+from .typestore import RosbagsTypes, load_typestore
+
+if TYPE_CHECKING:
+    from rosbags.interfaces import Connection, Qos
+    from rosbags.typesys.store import Typestore
+
+ROSBAG2_VERSION = 8  # the newest that Humble's and Jazzy's rosbag2 read alike
+INFINITE_S, INFINITE_NS = 9223372036, 854775807
+RENAMED_TYPES = {"tf/msg/tfMessage": "tf2_msgs/msg/TFMessage"}
+RESPELLED_TYPES = ("std_msgs/msg/Header", "sensor_msgs/msg/CameraInfo")  # differ between ROS 1 and 2 without differing on the wire
+
+
+class BagWriter:
+    """Writes results under /da3/<camera>/..., /da3/..., /tf and /tf_static of the new bag directory `path`."""
+
+    def __init__(self, path: Path, world_frame: str, output: OutputConfig) -> None:
+        from rosbags.rosbag2 import StoragePlugin, Writer
+
+        self._writer = Writer(path, version=ROSBAG2_VERSION, storage_plugin=StoragePlugin.MCAP)
+        self._writer.open()
+        self._store = load_typestore()
+        self._types = RosbagsTypes(self._store)
+        self._world_frame = world_frame
+        self._output = output
+        self._connections: dict[tuple[str, str], Connection] = {}
+
+    def write_results(self, results: Sequence[FrameResult], counts: StreamCounts, log_ns: int) -> None:
+        """Every message of one synchronised set, the anchor's result first."""
+        types, output = self._types, self._output
+        for result in results:
+            topic = f"/da3/{result.camera}"
+            self._write(f"{topic}/depth/image", to_msg.depth_image(types, result, output.depth_encoding), log_ns)
+            self._write(f"{topic}/depth/camera_info", to_msg.camera_info(types, result), log_ns)
+            self._write(f"{topic}/points", to_msg.point_cloud(types, result, output.cloud), log_ns)
+            if result.confidence is not None:
+                self._write(f"{topic}/confidence/image", to_msg.confidence_image(types, result), log_ns)
+            if result.T_world_cam is not None:
+                self._write(f"{topic}/pose", to_msg.pose_stamped(types, result, self._world_frame), log_ns)
+        self._write_poses([result for result in results if result.T_world_cam is not None], log_ns)
+        self._write("/da3/status", to_msg.stream_status(types, results, self._world_frame, counts), log_ns)
+
+    def write_tf_static(self, transforms: Sequence[StampedTransform], log_ns: int) -> None:
+        """All of them in one message: a player keeps the last one for those who join late."""
+        stamped = [to_msg.transform_stamped(self._types, t.stamp_ns, t.parent, t.child, t.T_parent_child) for t in transforms]
+        self._write("/tf_static", to_msg.tf_message(self._types, stamped), log_ns, [_latched()])
+
+    def carrier(self, recording: Recording) -> Callable[[Connection, int, bytes], None]:
+        """A function that writes a message of `recording` as it is, ROS 1 messages as their ROS 2 equals."""
+        store = recording.typestore if recording.is_ros2 else _ros2_types(recording.typestore)
+
+        def carry(source: Connection, log_ns: int, raw: bytes) -> None:
+            msgtype = RENAMED_TYPES.get(source.msgtype, source.msgtype)
+            qos = source.ext.offered_qos_profiles if recording.is_ros2 else [_latched()] if source.ext.latching else []
+            target = self._connection(source.topic, msgtype, store, qos)
+            self._writer.write(target, log_ns, raw if recording.is_ros2 else store.ros1_to_cdr(raw, msgtype))
+
+        return carry
+
+    def close(self) -> None:
+        """Writes the index; the bag is valid from here on."""
+        self._writer.close()
+
+    def abort(self) -> None:
+        """Closes the file as it is, without an index."""
+        self._writer.abort()
+
+    def _write_poses(self, results: Sequence[FrameResult], log_ns: int) -> None:
+        if not results:
+            return
+        suffix, world = self._output.child_suffix, self._world_frame
+        self._write("/da3/odometry", to_msg.odometry(self._types, results[0], world, suffix), log_ns)
+        transforms = [to_msg.pose_transform(self._types, result, world, suffix) for result in results]
+        self._write("/tf", to_msg.tf_message(self._types, transforms), log_ns)
+
+    def _write(self, topic: str, msg: Any, log_ns: int, qos: Sequence[Qos] = ()) -> None:
+        msgtype = msg.__msgtype__
+        connection = self._connection(topic, msgtype, self._store, qos)
+        self._writer.write(connection, log_ns, self._store.serialize_cdr(msg, msgtype))
+
+    def _connection(self, topic: str, msgtype: str, store: Typestore, qos: Sequence[Qos]) -> Connection:
+        key = topic, msgtype
+        if key not in self._connections:
+            self._connections[key] = self._writer.add_connection(topic, msgtype, typestore=store, offered_qos_profiles=qos)
+        return self._connections[key]
+
+
+def _ros2_types(ros1: Typestore) -> Typestore:
+    from rosbags.typesys import Stores, get_typestore
+
+    ours = load_typestore().fielddefs
+    definitions = {RENAMED_TYPES.get(name, name): definition for name, definition in ros1.fielddefs.items()}
+    definitions |= {name: ours[name] for name in RESPELLED_TYPES if name in definitions}
+    store = get_typestore(Stores.EMPTY)
+    store.register(definitions)
+    return store
+
+
+def _latched() -> Qos:
+    from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+
+    infinite = QosTime(INFINITE_S, INFINITE_NS)
+    return Qos(
+        history=QosHistory.KEEP_LAST,
+        depth=1,
+        reliability=QosReliability.RELIABLE,
+        durability=QosDurability.TRANSIENT_LOCAL,
+        deadline=infinite,
+        lifespan=infinite,
+        liveliness=QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=infinite,
+        avoid_ros_namespace_conventions=False,
+    )

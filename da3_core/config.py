@@ -87,7 +87,12 @@ class ScaleConfig:
     """Metres per network unit."""
 
     min_baseline_m: float = setting(0.05, "camera motion below which the scale is held instead of estimated", range=(0.001, 10.0))
-    memory: float = setting(0.9, "weight of the past in the running scale; 0 takes every window's own", range=(0.0, 0.999))
+    memory: float = setting(0.5, "weight of the past in the running scale; 0 takes every window's own", range=(0.0, 0.999))
+    unknown: str = setting(
+        "drop",
+        "depth while no metre is known: all NaN (drop), or in the network's units (relative)",
+        choices=("drop", "relative"),
+    )
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ class Lens:
         distorted = self.distort(points)
         x = self.K[0, 0] * distorted[..., 0] + self.K[0, 1] * distorted[..., 1] + self.K[0, 2]
         y = self.K[1, 1] * distorted[..., 1] + self.K[1, 2]
-        seen = (np.hypot(points[..., 0], points[..., 1]) < self.max_radius) & (x >= 0) & (y >= 0) & (x <= self.width_px) & (y <= self.height_px)
+        seen = (x >= 0) & (y >= 0) & (x <= self.width_px) & (y <= self.height_px)
+        seen &= np.hypot(points[..., 0], points[..., 1]) < self.max_radius
         return np.where(seen[..., None], np.stack([x, y], -1), np.nan)
 
 

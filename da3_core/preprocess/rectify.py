@@ -8,6 +8,7 @@ perspective only stretches. Images whose camera is such a pinhole already, and i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -38,8 +39,7 @@ class Rectifier:
     images: Images
     K: Float64Array | None  # (3, 3) of the network's image, None without calibration
     at_input_size: bool
-    network_valid: BoolArray | None = None  # (h, w), None: everywhere
-    output_valid: BoolArray | None = None  # at the output's size
+    valid: BoolArray | None = None  # where the output has a source, None: everywhere
 
     def network_image(self, image: Uint8Array) -> Uint8Array:
         """(h, w, 3). Raises ValueError when the image is not of the size that this was made for."""
@@ -58,7 +58,7 @@ class Rectifier:
 
     def output_depth(self, depth: Float32Array) -> Float32Array:
         """Depth (h, w) at the output's size, NaN where rectification has no source. Never averaged across an edge."""
-        return _masked(_enlarged(depth, self._output), self.output_valid)
+        return _masked(_enlarged(depth, self._output), self.valid)
 
     def output_confidence(self, confidence: Float32Array) -> Float32Array:
         return _resized(confidence, self._output, cv2.INTER_LINEAR)
@@ -94,7 +94,7 @@ def make_rectifier(
 def _remapping_rectifier(lens: Lens, plan: Resize, config: PreprocessConfig, at_input_size: bool) -> Rectifier:
     K = _centred_K(focal_px(lens, plan, config), plan)
     images = Remapped(lens, K, plan)
-    return Rectifier(plan, images, K, at_input_size, images.to_network.valid, (images.to_output if at_input_size else images.to_network).valid)
+    return Rectifier(plan, images, K, at_input_size, (images.to_output if at_input_size else images.to_network).valid)
 
 
 def _is_centred(K: Float64Array, size: Size) -> bool:
@@ -109,7 +109,7 @@ def _centred_K(focal: float, plan: Resize) -> Float64Array:
 
 def focal_px(lens: Lens, plan: Resize, config: PreprocessConfig) -> float:
     """Focal length of the rectified pinhole, in pixels of the input's size: see the module's text."""
-    widest = max(plan.output) / 2 / np.tan(np.deg2rad(config.max_fov_deg) / 2)
+    widest = max(plan.output) / 2 / math.tan(math.radians(config.max_fov_deg) / 2)
     if config.coverage == "all":
         return max(widest, _focal_for_all(lens, plan))
     outline = _outline(plan.network)
@@ -192,8 +192,8 @@ class RemapTable:
         valid = ~np.isnan(source[..., 0])
         source *= [shrunk[0] / lens.width_px, shrunk[1] / lens.height_px]
         indices = np.where(valid[..., None], source - 0.5, -2).astype(np.float32)  # OpenCV counts from the first pixel's centre
-        xy, fraction = cv2.convertMaps(indices, None, cv2.CV_16SC2)
-        return cls(shrunk, xy, fraction, None if valid.all() else valid)
+        xy, fraction = cv2.convertMaps(indices[..., 0], indices[..., 1], cv2.CV_16SC2)
+        return cls(shrunk, np.asarray(xy, np.int16), np.asarray(fraction, np.uint16), None if valid.all() else valid)
 
     def remap(self, image: Uint8Array) -> Uint8Array:
         """(h, w, 3), black where there is no source."""

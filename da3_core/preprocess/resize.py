@@ -15,7 +15,7 @@ Size = tuple[int, int]  # (width, height)
 
 @dataclass(frozen=True)
 class Resize:
-    """One size's way to the network: the input is scaled to `scaled` (over `first`, when two steps are asked for), then cropped at its centre.
+    """One size's way to the network: the input is scaled to `scaled`, over `first` where that is another, then cropped at its centre.
 
     The first pixel's corner is (0, 0), so scaling is multiplication and cropping subtracts the offset.
     """
@@ -72,7 +72,9 @@ def plan_resize(width: int, height: int, size: int, method: str = "upper_bound_r
     if method.endswith("crop"):
         network = first[0] // PATCH * PATCH, first[1] // PATCH * PATCH
         if not all(network):
-            raise ValueError(f"a {width}x{height} image cropped at size {size} leaves no 14-pixel patch: take a larger size, or a _resize method")
+            raise ValueError(
+                f"a {width}x{height} image cropped at size {size} leaves no 14-pixel patch: take a larger size, or a _resize method"
+            )
         return Resize((width, height), first, first, network)
     network = _nearest_multiple(first[0]), _nearest_multiple(first[1])
     return Resize((width, height), first, network, network)

@@ -1,0 +1,83 @@
+"""Joining a window to the world over the views that both know, in Sim(3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from da3_core.geometry.rigid import matrix_product, rotate
+from da3_core.streaming.placed import DepthSamples, PlacedView
+from da3_core.streaming.scale import LogScale
+from da3_core.types import Sim3
+
+MIN_SAMPLES = 16
+SHARED_LOG_SIGMA = 0.01  # of the ratio of two predictions of one depth: errors that all pixels share
+INDEPENDENT_SAMPLES = 25  # of a view's depth: its errors are patches, not pixels
+STEPS = 20  # of the robust means
+
+
+def scale_from_depth(placed: Sequence[PlacedView], seen: Sequence[DepthSamples]) -> LogScale | None:
+    """World units per window unit from the depth of views placed before and seen again: the weighted median of the log ratios.
+
+    A pair's weight is the product of its confidences. None when there are too few pairs. The variance is that of the median, of what
+    two predictions of one view differ by as a whole, and of the scale that the placed depth was made with.
+    """
+    pairs = [(before.samples, now) for before, now in zip(placed, seen, strict=True) if before.samples is not None]
+    if not pairs:
+        return None
+    ratios = torch.cat([before.depth / now.depth for before, now in pairs]).log()
+    weights = torch.cat([before.weight * now.weight for before, now in pairs])
+    usable = ratios.isfinite()
+    if int(usable.sum()) < MIN_SAMPLES:
+        return None
+    ratios, weights = ratios[usable], weights[usable]
+    value = weighted_median(ratios, weights)
+    spread = 1.4826 * float(weighted_median((ratios - value).abs(), weights))
+    inherited = sum(view.log_variance for view in placed) / len(placed)
+    return LogScale(float(value), spread**2 / INDEPENDENT_SAMPLES + SHARED_LOG_SIGMA**2 + inherited)
+
+
+def join_cameras(T_world_cam: Tensor, T_window_cam: Tensor, scale: float) -> Sim3:
+    """S_world_window with a given scale from shared cameras (V, 4, 4) in both frames.
+
+    Rotation and translation are medians over the views (chordal and geometric, by Weiszfeld's iteration): a minority of views that are
+    predicted badly does not move them. One view is enough.
+    """
+    R_world_window = robust_rotation(matrix_product(T_world_cam[:, :3, :3], T_window_cam[:, :3, :3].mT))
+    offsets = T_world_cam[:, :3, 3] - scale * rotate(R_world_window, T_window_cam[:, :3, 3])
+    return Sim3(torch.tensor(scale, dtype=offsets.dtype), R_world_window, geometric_median(offsets))
+
+
+def weighted_median(values: Tensor, weights: Tensor) -> Tensor:
+    """The value (S,) -> () at which half the weight is reached."""
+    order = values.argsort(stable=True)
+    reached = weights[order].cumsum(0)
+    return values[order][torch.searchsorted(reached, reached[-1:] / 2).clamp(max=len(values) - 1)][0]
+
+
+def robust_rotation(R: Tensor) -> Tensor:
+    """(3, 3) with the least sum of chordal distances to rotations R (V, 3, 3)."""
+    mean = _nearest_rotation(R.sum(0))
+    for _ in range(STEPS):
+        distance = torch.linalg.matrix_norm(R - mean)
+        mean = _nearest_rotation((R / distance.clamp(min=1e-6)[:, None, None]).sum(0))
+    return mean
+
+
+def geometric_median(points: Tensor) -> Tensor:
+    """(3,) with the least sum of distances to points (V, 3)."""
+    median = points.mean(0)
+    for _ in range(STEPS):
+        weights = torch.linalg.vector_norm(points - median, dim=-1).clamp(min=1e-9).reciprocal()[:, None]
+        median = (weights * points).sum(0) / weights.sum()
+    return median
+
+
+def _nearest_rotation(M: Tensor) -> Tensor:
+    U, _, Vh = torch.linalg.svd(M)
+    signs = torch.ones(3, dtype=M.dtype)
+    signs[2] = torch.sign(torch.linalg.det(U) * torch.linalg.det(Vh))
+    rotation: Tensor = (U * signs) @ Vh
+    return rotation

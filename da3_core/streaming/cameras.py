@@ -1,0 +1,64 @@
+"""Frames to views: every camera's rectifier, kept for as long as its calibration and image size stay what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from da3_core.config import PreprocessConfig
+from da3_core.preprocess import Rectifier, make_rectifier
+from da3_core.types import Frame, View, as_tensor
+
+Key = tuple[object, ...]
+
+
+class Cameras:
+    """All cameras' images come out at the network size of the first camera, as one window must have one size."""
+
+    def __init__(self, config: PreprocessConfig) -> None:
+        self._config = config
+        self._rectifiers: dict[str, tuple[Key, Rectifier]] = {}
+        self._next_id = 0
+
+    def adopt(self, frames: Sequence[Frame]) -> list[str]:
+        """Makes the rectifiers that are missing; what has changed since the last frames comes back in words.
+
+        Raises ValueError, naming the camera, on a calibration that is none or belongs to another size.
+        """
+        changes = []
+        for frame in frames:
+            known = self._rectifiers.get(frame.camera)
+            key = _key(frame)
+            if known is None or known[0] != key:
+                self._rectifiers[frame.camera] = key, self._make(frame)
+                changes += [f"camera {frame.camera}: image size or calibration changed"] if known else []
+        return changes
+
+    def views(self, frames: Sequence[Frame]) -> tuple[list[View], list[Rectifier]]:
+        """One view per frame, of cameras that were adopted."""
+        rectifiers = [self._rectifiers[frame.camera][1] for frame in frames]
+        return [self._view(frame, rectifier) for frame, rectifier in zip(frames, rectifiers, strict=True)], rectifiers
+
+    def _make(self, frame: Frame) -> Rectifier:
+        height, width = frame.image.shape[:2]
+        others = [rectifier for camera, (_, rectifier) in self._rectifiers.items() if camera != frame.camera]
+        network = others[0].plan.network if others else None
+        try:
+            return make_rectifier(width, height, frame.calibration, self._config, network)
+        except ValueError as error:
+            raise ValueError(f"camera {frame.camera}: {error}") from error
+
+    def _view(self, frame: Frame, rectifier: Rectifier) -> View:
+        image = torch.from_numpy(rectifier.network_image(frame.image)).permute(2, 0, 1).contiguous()
+        self._next_id += 1
+        return View(self._next_id, frame.camera, frame.stamp_ns, image, as_tensor(rectifier.K), as_tensor(frame.T_world_cam))
+
+
+def _key(frame: Frame) -> Key:
+    calibration = frame.calibration
+    if calibration is None:
+        return frame.image.shape
+    K = np.asarray(calibration.K, np.float64).tobytes()
+    return (*frame.image.shape, calibration.width_px, calibration.height_px, K, calibration.distortion_model, calibration.D)

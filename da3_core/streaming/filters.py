@@ -1,0 +1,26 @@
+"""Which depth is not worth publishing."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from da3_core.config import FilterConfig
+from da3_core.types import BoolArray, Float32Array
+
+SKY_THRESHOLD = 0.3  # of the sky output (spec section 6)
+NEIGHBOURHOOD = np.ones((3, 3), np.uint8)
+
+
+def without_untrusted(depth: Float32Array, confidence: Float32Array | None, sky: Float32Array | None, config: FilterConfig) -> Float32Array:
+    """Depth (H, W) with NaN for low confidence, sky, flying pixels at edges, and what is too far, each as far as its setting asks."""
+    keep: BoolArray = np.isfinite(depth) & (depth > 0)
+    if confidence is not None:
+        keep &= confidence >= config.min_confidence
+    if sky is not None and config.drop_sky:
+        keep &= sky < SKY_THRESHOLD
+    if config.edge_ratio > 0:
+        keep &= cv2.dilate(depth, NEIGHBOURHOOD) <= (1 + config.edge_ratio) * cv2.erode(depth, NEIGHBOURHOOD)
+    if config.max_depth_m > 0:
+        keep &= depth <= config.max_depth_m
+    return np.where(keep, depth, np.float32(np.nan))

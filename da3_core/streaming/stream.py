@@ -1,0 +1,129 @@
+"""The way of an image, and there is no other, live or from a bag: preprocess, window, engine, anchor."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from da3_core.config import StreamConfig
+from da3_core.geometry.pinhole import ros_from_K
+from da3_core.preprocess import Rectifier
+from da3_core.streaming.anchor import Anchor, Placement, PredictedWindow
+from da3_core.streaming.cameras import Cameras
+from da3_core.streaming.clock import is_restart
+from da3_core.streaming.filters import without_untrusted
+from da3_core.streaming.mode import ModeChooser
+from da3_core.streaming.window import Window
+from da3_core.types import Engine, Float32Array, Frame, FrameResult, View
+
+
+class Stream:
+    """Frames in, placed depth out, in the order they come. One stream has one engine, and memory that does not grow."""
+
+    def __init__(self, engine: Engine, config: StreamConfig | None = None) -> None:
+        """Raises ValueError when the configured mode is not one that the engine's network has."""
+        self._config = config or StreamConfig()
+        self._engine = engine
+        self._modes = ModeChooser(engine, self._config.mode, self._config.scale)
+        views = self._config.window if engine.kind in ("any_view", "nested") else dataclasses.replace(self._config.window, views=1)
+        self._cameras = Cameras(self._config.preprocess)
+        self._window = Window(views)
+        self._anchor = Anchor(engine.kind, self._config.scale)
+        self._last_stamp_ns: dict[str, int] = {}
+
+    def register(self, frames: Sequence[Frame]) -> list[FrameResult]:
+        """Places one synchronised set of frames, at most one per camera; one result each, in their order.
+
+        A stamp that is not after its camera's last one raises StaleStampError, and nothing happens; one that is a second or more behind
+        starts a new run. A camera whose image size or calibration changes begins a new window. Both are told in `FrameResult.events`.
+        Raises ValueError on images or calibrations that cannot be used, naming the camera.
+        """
+        events = self._begin(frames)
+        timings: dict[str, float] = {}
+        with _timed(timings, "preprocess"):
+            newest, rectifiers = self._cameras.views(frames)
+        with _timed(timings, "window"):
+            views = self._window.push(newest, self._anchor.placed)
+        with _timed(timings, "engine"):
+            window = self._predict(views, len(newest))
+        with _timed(timings, "anchor"):
+            placements = self._anchor.place(window)
+            results = [self._result(*each, window, events) for each in zip(frames, rectifiers, placements, window.wanted, strict=False)]
+        return [dataclasses.replace(result, timings_s=timings) for result in results]
+
+    def reset(self) -> None:
+        """Begins a new run: no view, pose or scale of the last one is kept."""
+        self._cameras = Cameras(self._config.preprocess)
+        self._forget_views()
+        self._modes.reset()
+        self._anchor.reset()
+        self._last_stamp_ns.clear()
+
+    def _begin(self, frames: Sequence[Frame]) -> tuple[str, ...]:
+        """Makes sure that the set can follow what was before; says what had to be given up for it."""
+        restarts = [frame for frame in frames if is_restart(self._last_stamp_ns.get(frame.camera), frame.stamp_ns, frame.camera)]
+        if restarts:
+            self.reset()
+        changes = self._cameras.adopt(frames)
+        if changes:
+            self._forget_views()
+        self._last_stamp_ns |= {frame.camera: frame.stamp_ns for frame in frames}
+        return (*(f"camera {frame.camera}: the clock went back, a new run begins" for frame in restarts), *changes)
+
+    def _forget_views(self) -> None:
+        self._window.reset()
+        self._engine.reset()
+        self._anchor.forget_views()
+
+    def _predict(self, views: list[View], newest: int) -> PredictedWindow:
+        choice = self._modes.choose(views)
+        wanted = self._anchor.wanted(views, newest, choice)
+        prediction = self._engine.infer(views, wanted, posed=choice.mode == "posed")
+        self._modes.observe(views, choice, prediction)
+        return PredictedWindow(views, newest, wanted, choice, prediction)
+
+    def _result(
+        self, frame: Frame, rectifier: Rectifier, placement: Placement, index: int, window: PredictedWindow, events: tuple[str, ...]
+    ) -> FrameResult:
+        network_image = np.ascontiguousarray(window.views[index].image.permute(1, 2, 0).numpy())
+        confidence = _numpy(window.confidence(index))
+        depth = self._published(placement, confidence, _numpy(window.sky(index)))
+        return FrameResult(
+            camera=frame.camera,
+            frame_id=frame.frame_id,
+            stamp_ns=frame.stamp_ns,
+            depth_m=rectifier.output_depth(depth),
+            confidence=None if confidence is None else rectifier.output_confidence(confidence),
+            image=rectifier.output_image(frame.image, network_image),
+            K=ros_from_K(torch.from_numpy(rectifier.output_K(placement.K.numpy()))).numpy(),
+            T_world_cam=None if placement.T_world_cam is None else placement.T_world_cam.numpy(),
+            mode=window.choice.mode,
+            mode_reason=window.choice.reason,
+            scale=placement.scale,
+            window_views=len(window.views),
+            events=events,
+        )
+
+    def _published(self, placement: Placement, confidence: Float32Array | None, sky: Float32Array | None) -> Float32Array:
+        """Depth at the network's size, NaN where a setting does not want it."""
+        depth = placement.depth.float().numpy()
+        if not placement.scale.is_metric and self._config.scale.unknown == "drop":
+            return np.full_like(depth, np.nan)
+        return without_untrusted(depth, confidence, sky, self._config.filter)
+
+
+def _numpy(image: Tensor | None) -> Float32Array | None:
+    return None if image is None else image.float().numpy()
+
+
+@contextmanager
+def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    timings[stage] = time.perf_counter() - start

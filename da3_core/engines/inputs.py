@@ -1,25 +1,33 @@
-"""Views as networks are fed with them."""
+"""Views as networks are fed with them, and what comes back."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from da3_core.geometry.rigid import invert_rigid
 from da3_core.model.camera import normalise_cameras
-from da3_core.types import View
+from da3_core.types import Prediction, View
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def normalised_images(images: Tensor) -> Tensor:
-    """(..., 3, H, W) float32 as DINOv2 was trained to see them, from uint8 RGB."""
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device).reshape(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=images.device).reshape(3, 1, 1)
-    return (images.float() / 255 - mean) / std
+class Normalise(nn.Module):
+    """uint8 RGB (..., 3, H, W) to what DINOv2 was trained to see, float32."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).reshape(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).reshape(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images.float() / 255 - self.mean) / self.std
 
 
 def given_cameras(views: Sequence[View]) -> tuple[Tensor, Tensor]:
@@ -31,3 +39,33 @@ def given_cameras(views: Sequence[View]) -> tuple[Tensor, Tensor]:
         T_world_cam.append(view.T_world_cam.double())
         K.append(view.K.float())
     return normalise_cameras(invert_rigid(torch.stack(T_world_cam))).float(), torch.stack(K)
+
+
+def on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copies in pinned memory of tensors of a GPU, with one wait for all; tensors of the host as they are."""
+    if not any(x.is_cuda for x in tensors):
+        return list(tensors)
+    copies = [torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x, non_blocking=True) for x in tensors]
+    torch.cuda.current_stream(tensors[0].device).synchronize()
+    return copies
+
+
+def scene_on_host(prediction: Prediction, wanted: Sequence[int]) -> Prediction:
+    """The only scene of a batch, on the host, with maps of some of its views."""
+
+    def maps(x: Tensor | None) -> Tensor | None:
+        return None if x is None or not wanted else on_host([x[0, list(wanted)].float()])[0]
+
+    def cameras(x: Tensor | None) -> Tensor | None:
+        return None if x is None else on_host([x[0].float()])[0]
+
+    return Prediction(
+        depth=maps(prediction.depth),
+        confidence=maps(prediction.confidence),
+        sky=maps(prediction.sky),
+        camera_encoding=cameras(prediction.camera_encoding),
+        T_cam_world=cameras(prediction.T_cam_world),
+        K=cameras(prediction.K),
+        is_metric=prediction.is_metric,
+        scale_factor=cameras(prediction.scale_factor),
+    )

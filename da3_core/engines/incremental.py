@@ -1,0 +1,174 @@
+"""The sliding window, exact: what a view costs before the views exchange anything is paid once, and heads run for the wanted views only.
+
+All engines share this; they differ in the programs that run the parts of `halves`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from da3_core.engines.halves import DecodeWindow, EncodeViews, GivenCameras, LearnedCameras, PredictViews
+from da3_core.engines.inputs import given_cameras, on_host, scene_on_host
+from da3_core.engines.programs import Programs
+from da3_core.engines.ring import ViewRing
+from da3_core.model.camera import cameras_from_encoding
+from da3_core.model.da3 import AnyView, Mono
+from da3_core.model.dpt import Size
+from da3_core.model.nested import in_metres
+from da3_core.model.sky import fill_sky
+from da3_core.types import EngineKind, Prediction, View
+
+
+class KeptViews:
+    """What the per-view part of a network says of views, run once for each view."""
+
+    def __init__(self, encode: nn.Module, programs: Programs, capacity: int, size: Size, together: int) -> None:
+        """Prepares programs for one new view of `size` and for `together` of them, and makes room for `capacity` views."""
+        self._encode, self._programs, self._size, self._together = encode, programs, size, together
+        for views in sorted({1, together}):
+            programs.prepare(encode, _blank(views, size))
+        self._make_ring(capacity)
+
+    @property
+    def kept(self) -> tuple[Tensor, ...]:
+        """Tensors (S, ...), a slot a view."""
+        return self._ring.kept
+
+    def slots(self, views: Sequence[View]) -> Tensor:
+        """Where the views of a window are kept (N,); runs the network for those that are new."""
+        ids = [view.id for view in views]
+        if len(views) > self._ring.capacity:
+            self._make_ring(len(views))
+        new = self._ring.missing(ids)
+        for group in [new] if len(new) == self._together else [[i] for i in new]:
+            encoded = self._programs(self._encode, torch.stack([views[i].image for i in group]))
+            for j, i in enumerate(group):
+                self._ring.keep(ids[i], [x[j] for x in encoded], ids)
+        return torch.tensor(self._ring.slots(ids))
+
+    def clear(self) -> None:
+        self._ring.clear()
+
+    def _make_ring(self, capacity: int) -> None:
+        self._ring = ViewRing(capacity, self._programs(self._encode, _blank(1, self._size)))
+
+
+class AnyViewEngine:
+    """Depth and cameras of windows of an any-view network."""
+
+    kind: EngineKind = "any_view"
+
+    def __init__(self, model: AnyView, programs: Programs, views: int) -> None:
+        """`model` is where, and in the precision that, the programs expect it; `views`: of a full window."""
+        self.programs = programs
+        self._model, self._views = model, views
+        self._size: Size | None = None
+
+    def prepare(self, size: Size, wanted: int = 1) -> None:
+        """Builds programs for full windows of images of `size` (H, W) with so many views wanted. Other windows run without being built for.
+
+        Done by the first `infer` of a size where it was not done before.
+        """
+        model, programs = self._model, self.programs
+        self._size = size
+        self._learned, self._given, self._decode = LearnedCameras(model), GivenCameras(model, size), DecodeWindow(model, size)
+        self._views_kept = KeptViews(EncodeViews(model), programs, self._views, size, wanted)
+        tokens, class_tokens, *early = self._views_kept.kept
+        slots = torch.arange(self._views)
+        programs.prepare(self._given, torch.eye(4).expand(self._views, 4, 4), torch.eye(3).expand(self._views, 3, 3))
+        programs.prepare(self._learned, slots, class_tokens)
+        (camera_tokens,) = programs(self._learned, slots, class_tokens)
+        programs.prepare(self._decode, slots, slots[:wanted], camera_tokens, tokens, *early)
+
+    @torch.no_grad()
+    def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
+        """See `Engine`."""
+        encoding, *maps = on_host(self.predict(views, wanted, posed))
+        depth, confidence = maps or (None, None)
+        T_cam_world, K = cameras_from_encoding(encoding, _size(views))
+        return Prediction(depth=depth, confidence=confidence, camera_encoding=encoding, T_cam_world=T_cam_world, K=K)
+
+    @torch.no_grad()
+    def predict(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> tuple[Tensor, ...]:
+        """`infer` without waiting for the device: camera encodings (N, 9) and, of the wanted views, depth and confidence (M, H, W)."""
+        if self._size != _size(views):
+            self.prepare(_size(views), max(1, len(wanted)))
+        slots = self._views_kept.slots(views)
+        tokens, class_tokens, *early = self._views_kept.kept
+        cameras = (self._given, *given_cameras(views)) if posed else (self._learned, slots, class_tokens)
+        (camera_tokens,) = self.programs(*cameras)
+        return self.programs(self._decode, slots, torch.tensor(wanted, dtype=torch.long), camera_tokens, tokens, *early)
+
+    def reset(self) -> None:
+        """See `Engine`."""
+        if self._size is not None:
+            self._views_kept.clear()
+
+
+class MonoEngine:
+    """Depth and sky of single views. Sky is put behind everything that the window sees, so the whole window is kept."""
+
+    def __init__(self, model: Mono, programs: Programs, views: int) -> None:
+        self.kind: EngineKind = "metric" if model.config.metric else "mono"
+        self.programs = programs
+        self._model, self._views = model, views
+        self._size: Size | None = None
+
+    def prepare(self, size: Size, wanted: int = 1) -> None:
+        """See `AnyViewEngine`."""
+        self._size = size
+        self._views_kept = KeptViews(PredictViews(self._model), self.programs, self._views, size, wanted)
+
+    @torch.no_grad()
+    def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
+        """See `Engine`; a mono network has no use for poses."""
+        depth, sky = (x.unsqueeze(0) for x in self.predict(views, len(wanted)))
+        return scene_on_host(Prediction(depth=fill_sky(depth, sky), sky=sky), wanted)
+
+    @torch.no_grad()
+    def predict(self, views: Sequence[View], wanted: int) -> tuple[Tensor, Tensor]:
+        """Depth and sky (N, H, W) of all views, on the device, as the network has them."""
+        if self._size != _size(views):
+            self.prepare(_size(views), max(1, wanted))
+        slots = self._views_kept.slots(views)
+        depth, sky = (x.index_select(0, slots.to(x.device)) for x in self._views_kept.kept)
+        return depth, sky
+
+    def reset(self) -> None:
+        """See `Engine`."""
+        if self._size is not None:
+            self._views_kept.clear()
+
+
+class NestedEngine:
+    """An any-view network in metres. The scale is made from all views of a window, so all have their depth computed."""
+
+    kind: EngineKind = "nested"
+
+    def __init__(self, any_view: AnyViewEngine, metric: MonoEngine) -> None:
+        self.any_view, self.metric = any_view, metric
+
+    @torch.no_grad()
+    def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
+        """See `Engine`."""
+        encoding, depth, confidence = (x.unsqueeze(0) for x in self.any_view.predict(views, range(len(views)), posed))
+        canonical_depth, sky = (x.unsqueeze(0) for x in self.metric.predict(views, len(wanted)))
+        T_cam_world, K = cameras_from_encoding(encoding, _size(views))
+        relative = Prediction(depth=depth, confidence=confidence, camera_encoding=encoding, T_cam_world=T_cam_world, K=K)
+        return scene_on_host(in_metres(relative, canonical_depth, sky), wanted)
+
+    def reset(self) -> None:
+        """See `Engine`."""
+        self.any_view.reset()
+        self.metric.reset()
+
+
+def _blank(views: int, size: Size) -> Tensor:
+    return torch.zeros(views, 3, *size, dtype=torch.uint8)
+
+
+def _size(views: Sequence[View]) -> Size:
+    return (views[0].image.shape[-2], views[0].image.shape[-1])

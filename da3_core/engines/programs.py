@@ -1,0 +1,82 @@
+"""What engines differ in: how a part of a network with fixed shapes becomes something to call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+Program = Callable[..., tuple[Tensor, ...]]  # takes tensors of the host or the device, of the shapes it was built for
+
+logger = logging.getLogger(__name__)
+
+
+class ProgramError(Exception):
+    """A backend cannot build a program, or refuses the one it has; the text says why and what helps."""
+
+
+class Backend(Protocol):
+    """Builds programs."""
+
+    @property
+    def name(self) -> str: ...
+
+    def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
+        """A program for inputs like these. Raises ProgramError."""
+
+
+class Eager:
+    """Calls the part as it is."""
+
+    name = "eager"
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
+        """Nothing needs building."""
+
+        def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+            outputs: tuple[Tensor, ...] = part(*(x.to(self._device, non_blocking=True) for x in inputs))
+            return outputs
+
+        return run
+
+
+class Programs:
+    """Runs parts: with the best backend for the shapes it was prepared for, with the plain one for all others."""
+
+    def __init__(self, backends: Sequence[Backend], plain: Backend) -> None:
+        self._backends = [*backends, plain]
+        self._plain = plain
+        self._programs: dict[tuple[object, ...], Program] = {}
+        self.runs: dict[str, str] = {}  # part -> backend, of the prepared ones
+        self.refusals: list[str] = []  # what went wrong, for the log and the diagnostics
+
+    def prepare(self, part: nn.Module, *inputs: Tensor) -> None:
+        """Builds a fast program for these shapes; a backend that cannot is reported and the next one taken."""
+        self._programs[_key(part, inputs)] = next(p for p in (self._try(b, part, inputs) for b in self._backends) if p is not None)
+
+    def _try(self, backend: Backend, part: nn.Module, inputs: Sequence[Tensor]) -> Program | None:
+        name = type(part).__name__
+        try:
+            program = backend.build(part, inputs)
+        except ProgramError as error:
+            self.refusals.append(f"{backend.name} cannot run {name}: {error}")
+            logger.warning("%s", self.refusals[-1])
+            return None
+        self.runs[name] = backend.name
+        return program
+
+    def __call__(self, part: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
+        key = _key(part, inputs)
+        if key not in self._programs:
+            self._programs[key] = self._plain.build(part, inputs)
+        return self._programs[key](*inputs)
+
+
+def _key(part: nn.Module, inputs: Sequence[Tensor]) -> tuple[object, ...]:
+    return (part, *(tuple(x.shape) for x in inputs))

@@ -1,0 +1,71 @@
+"""The incremental window against the whole network run anew."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from da3_core.engines import FullRecompute, make_engine
+from da3_core.model import PRESETS
+from da3_core.model.checkpoint import Model
+from da3_core.types import Prediction, View
+
+ANY_VIEW = [name for name in PRESETS if "mono" not in name and not name.startswith("da3metric")]
+SIZE = (28, 42)
+FIELDS = ("depth", "confidence", "sky", "camera_encoding", "T_cam_world", "K", "scale_factor")
+
+
+def assert_same(a: Prediction, b: Prediction, tolerance: float = 2e-5) -> None:
+    assert a.is_metric == b.is_metric
+    for name in FIELDS:
+        x, y = getattr(a, name), getattr(b, name)
+        assert (x is None) == (y is None), name
+        if x is not None:
+            assert x.shape == y.shape and x.dtype == y.dtype == torch.float32 and x.device.type == "cpu", name
+            assert (x - y).norm() <= tolerance * y.norm(), name
+
+
+def windows(views: list[View], capacity: int, seed: int) -> Iterator[tuple[list[View], list[int]]]:
+    """Windows that views enter, one or a rig's three at a time, and leave in any order, with some views wanted of each."""
+    rng = random.Random(seed)
+    window: list[View] = []
+    coming = iter(views)
+    while new := [view for _, view in zip(range(rng.choice((1, 1, 3))), coming, strict=False)]:
+        while len(window) + len(new) > capacity or (window and rng.random() < 0.2):
+            window.pop(rng.randrange(len(window)))
+        window = [*window, *new]
+        if rng.random() < 0.3:
+            rng.shuffle(window)
+        yield window, rng.sample(range(len(window)), rng.randrange(len(window) + 1))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_any_sequence_of_windows_gives_what_the_whole_network_gives(
+    preset: str, model_of: Callable[[str], Model], views_of: Callable[..., list[View]]
+) -> None:
+    model = model_of(preset)
+    engine = make_engine("eager", model, views=4)
+    reference = FullRecompute(model, engine.kind)
+    rng = random.Random(preset)
+    for window, wanted in windows(views_of(12, SIZE), 4, seed=1):
+        posed = rng.random() < 0.5
+        assert_same(engine.infer(window, wanted, posed), reference.infer(window, wanted, posed))
+
+
+def test_a_view_is_encoded_once(model_of: Callable[[str], Model], views_of: Callable[..., list[View]]) -> None:
+    engine = make_engine("eager", model_of("da3-nano"), views=3)
+    a, b, c, d = views_of(4, SIZE)
+    black = [dataclasses.replace(view, image=torch.zeros_like(view.image)) for view in (a, b, c)]
+    seen = engine.infer([a, b, c], [2], posed=False)
+    assert_same(engine.infer(black, [2], posed=False), seen, tolerance=0)
+    engine.infer([b, c, d], [2], posed=False)  # a makes room
+    assert_same(engine.infer(black[1:], [0, 1], posed=True), make_fresh(engine, [b, c], [0, 1]), tolerance=1e-6)
+
+
+def make_fresh(engine, views, wanted):  # type: ignore[no-untyped-def]
+    engine.reset()
+    return engine.infer(views, wanted, posed=True)

@@ -1,0 +1,48 @@
+"""Kinds of worlds and the one way to make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from da3_core.scenes.objects import make_objects
+from da3_core.scenes.outdoors import make_outdoors
+from da3_core.scenes.rng import Draws
+from da3_core.scenes.rooms import make_rooms
+from da3_core.scenes.worlds import Worlds, interleave
+
+MAKERS: dict[str, Callable[[Tensor, int], Worlds]] = {
+    "room": partial(make_rooms, is_corridor=False),
+    "corridor": partial(make_rooms, is_corridor=True),
+    "outdoor": make_outdoors,
+    "object": make_objects,
+}
+KINDS = tuple(MAKERS)
+MIX = ("room",) * 5 + ("corridor",) + ("outdoor",) * 3 + ("object",) * 2
+
+
+def draw_kinds(seeds: Tensor) -> Tensor:
+    """(B,) int64 indices into `KINDS`, mixed as `MIX` says."""
+    return Draws(seeds, "kind", 1).choice([KINDS.index(name) for name in MIX])
+
+
+def make_worlds(seeds: Tensor, kinds: Sequence[str] | str | None = None, device: torch.device | str = "cpu") -> Worlds:
+    """Worlds from seeds (B,) int64; every world depends on its own seed (and kind) only.
+
+    kinds: one name of `KINDS` for all, one per world, or None for a mixture by seed. Seeds on the CPU spare the GPU a wait.
+    """
+    if kinds is None:
+        kind = draw_kinds(seeds.cpu())
+    else:
+        names = [kinds] * len(seeds) if isinstance(kinds, str) else list(kinds)
+        kind = torch.tensor([KINDS.index(name) for name in names])
+    groups, places = [], []
+    for i, make in enumerate(MAKERS.values()):
+        at = torch.nonzero(kind == i)[:, 0]
+        if len(at):
+            groups.append(make(seeds[at.to(seeds.device)].to(device), i))
+            places.append(at.to(device))
+    return interleave(groups, places)

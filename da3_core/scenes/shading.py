@@ -1,0 +1,124 @@
+"""From a hit to a colour: surface coordinates, texture, two lights with shadows, ambient light, gloss, haze; and the sky behind it all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from da3_core.scenes.materials import Materials
+from da3_core.scenes.primitives import Frames, pick, surface_normal
+from da3_core.scenes.textures import albedo, fractal_noise
+from da3_core.scenes.tree import map_tensors
+from da3_core.scenes.vec import Vec, vec
+from da3_core.scenes.worlds import Light, Sky, Worlds
+
+OPEN_M = 0.35
+LIFT_M = 2e-3
+
+
+@dataclass(frozen=True)
+class Hit:
+    """Where rays meet surfaces, (B, N, R) each; of no meaning where they meet nothing."""
+
+    distance: Tensor  # in units of the ray's direction
+    point: Vec
+    normal: Vec  # unit, outward, world
+    u_m: Tensor  # surface coordinates
+    v_m: Tensor
+
+
+@dataclass(frozen=True)
+class Occlusion:
+    """The two questions that shading asks of a world's solids."""
+
+    visibility: Callable[[Vec, Vec], Tensor]  # of a light from points
+    openness: Callable[[Vec], Tensor]
+
+
+def hit_surface(frames: Frames, solid: Tensor, origin: Vec, direction: Vec) -> Hit:
+    """frames (B, P), solid (B, N, R), rays in the world. Surface coordinates follow the side that the normal is closest to."""
+    frame = frames.of(solid)
+    start, along = frame.point(origin), frame.direction(direction)
+    distance, n = surface_normal(frame, start, along)
+    at = start + along * distance
+    x_m, y_m, z_m = at.x * frame.half.x, at.y * frame.half.y, at.z * frame.half.z
+    ax, ay, az = n.x.abs(), n.y.abs(), n.z.abs()
+    faces_x, faces_y = (ax >= ay) & (ax >= az), (ay > ax) & (ay >= az)
+    side = torch.where(faces_x, 17.3 * torch.sign(n.x), torch.where(faces_y, 41.7 * torch.sign(n.y), 5.1 * torch.sign(n.z)))
+    normal = frame.matrix.transposed_times(Vec(n.x * frame.half.x, n.y * frame.half.y, n.z * frame.half.z))
+    return Hit(
+        distance, origin + direction * distance, normal, torch.where(faces_x, y_m, x_m) + side, torch.where(faces_x | faces_y, z_m, y_m)
+    )
+
+
+def shade(worlds: Worlds, solid: Tensor, hit: Hit, direction: Vec, pixel: Tensor, occlusion: Occlusion) -> Vec:
+    """Linear radiance (B, N, R) of surfaces. pixel: the angle of one, 1 / f (B, N, 1)."""
+    material = map_tensors(lambda column: pick(column, solid), worlds.materials)
+    view = direction.normalised()
+    facing = (-view.dot(hit.normal)).clamp(0.05, 1.0)
+    colour = albedo(material, hit.u_m, hit.v_m, hit.distance * pixel * facing ** -0.7)
+    lifted = hit.point + hit.normal * (LIFT_M + 1e-4 * hit.distance)
+    open_up = 0.45 + 0.55 * occlusion.openness(hit.point + hit.normal * OPEN_M)
+    diffuse, gloss = _lit(worlds.light, material, hit, lifted, view, occlusion)
+    ambient = _ambient(worlds.light, hit.normal) * open_up
+    radiance = Vec(colour.x * (diffuse.x + ambient.x), colour.y * (diffuse.y + ambient.y), colour.z * (diffuse.z + ambient.z))
+    radiance = radiance + gloss + colour * material.emission
+    return _hazed(worlds.sky, radiance, hit.distance * direction.norm())
+
+
+def background(sky: Sky, light: Light, direction: Vec) -> Vec:
+    """Linear radiance (B, N, R) of rays that meet nothing: gradient, clouds, the sun's glow; a plain gradient where there is no sky."""
+    d = direction.normalised()
+    height = d.z.clamp_min(0.0)
+    zenith, horizon, cloud, sun = (_per_ray(c) for c in (sky.zenith, sky.horizon, sky.cloud, light.position[:, 1]))
+    colour = horizon + (zenith - horizon) * torch.sqrt(height)
+    scale = _column(sky.cloud_scale) / (height + 0.12)
+    seed = _column(sky.seed).expand(d.x.shape)
+    noise = fractal_noise(d.x * scale, d.y * scale, seed, torch.full_like(height, 0.55), torch.full_like(height, 0.02))
+    cover, is_sky = _column(sky.cover), _column(sky.is_sky)
+    cloudy = ((noise + 2.2 * cover - 1.2) * 1.4).clamp(0.0, 1.0) * (3.0 * height).clamp_max(1.0) * is_sky
+    glow = d.dot(sun.normalised()).clamp_min(0.0) ** 40.0 * (1.0 - cover) * is_sky
+    colour = colour + (cloud * (1.0 + 0.25 * noise) - colour) * cloudy + _per_ray(light.colour[:, 1]) * (0.5 * glow)
+    return colour * torch.where(d.z < 0, 0.6, 1.0)
+
+
+def _lit(light: Light, material: Materials, hit: Hit, lifted: Vec, view: Vec, occlusion: Occlusion) -> tuple[Vec, Vec]:
+    """(irradiance, glossy reflection) of all lights."""
+    zero = torch.zeros_like(hit.distance)
+    diffuse, gloss = Vec(zero, zero, zero), Vec(zero, zero, zero)
+    mirrored = view - hit.normal * (2.0 * view.dot(hit.normal))
+    for i in range(light.reach_m.shape[1]):
+        position = _per_ray(light.position[:, i])
+        towards = position - lifted
+        distance = towards.norm()
+        towards = towards * (1.0 / distance)
+        falloff = distance / _column(light.reach_m[:, i])
+        arriving = occlusion.visibility(lifted, position) / (1.0 + falloff * falloff) * (towards.dot(hit.normal) > 0)
+        colour = _per_ray(light.colour[:, i])
+        diffuse = diffuse + colour * (arriving * towards.dot(hit.normal).clamp_min(0.0))
+        highlight = torch.exp(material.gloss * (towards.dot(mirrored) - 1.0))
+        gloss = gloss + colour * (arriving * highlight * material.specular)
+    return diffuse, gloss
+
+
+def _ambient(light: Light, normal: Vec) -> Vec:
+    up, down = _per_ray(light.ambient_up), _per_ray(light.ambient_down)
+    return down + (up - down) * (0.5 + 0.5 * normal.z)
+
+
+def _hazed(sky: Sky, radiance: Vec, distance_m: Tensor) -> Vec:
+    clear = torch.exp(-distance_m / _column(sky.haze_m))
+    return _per_ray(sky.horizon) + (radiance - _per_ray(sky.horizon)) * clear
+
+
+def _per_ray(v: Tensor) -> Vec:
+    """(B, 3) -> components (B, 1, 1)"""
+    return vec(v[:, None, None])
+
+
+def _column(v: Tensor) -> Tensor:
+    """(B,) -> (B, 1, 1)"""
+    return v[:, None, None]

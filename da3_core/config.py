@@ -73,6 +73,15 @@ class RigConfig:
 
 
 @dataclass(frozen=True)
+class PoseConfig:
+    """How given poses are read at an image's stamp."""
+
+    tolerance_s: float = setting(0.05, "take the nearest pose when none surround the image but one is this near", range=(0.0, 10.0))
+    max_gap_s: float = setting(0.5, "interpolate between poses at most this far apart", range=(0.0, 60.0))
+    memory_s: float = setting(30.0, "poses are kept for this long", range=(1.0, 3600.0))
+
+
+@dataclass(frozen=True)
 class ModeConfig:
     """Posed, unposed or metric, and when given poses are trusted."""
 
@@ -112,6 +121,7 @@ class StreamConfig:
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     window: WindowConfig = field(default_factory=WindowConfig)
     rig: RigConfig = field(default_factory=RigConfig)
+    poses: PoseConfig = field(default_factory=PoseConfig)
     mode: ModeConfig = field(default_factory=ModeConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)

@@ -40,7 +40,7 @@ class Stream:
     def register(self, frames: Sequence[Frame]) -> list[FrameResult]:
         """Places one synchronised set of frames, at most one per camera; one result each, in their order.
 
-        A stamp that is not after its camera's last one raises StaleStampError, and nothing happens; one that is a second or more behind
+        A stamp that is not after its camera's last one raises StaleStamp, and nothing happens; one that is a second or more behind
         starts a new run. A camera whose image size or calibration changes begins a new window. Both are told in `FrameResult.events`.
         Raises ValueError on images or calibrations that cannot be used, naming the camera.
         """

@@ -13,7 +13,7 @@ from da3_core.geometry.pinhole import fov_from_K
 from da3_core.geometry.rays import points_from_rays, rays_from_cameras
 from da3_core.geometry.rigid import invert_rigid, matrix_product, quaternion_from_rotation, rigid_from_rt, rotation_angle
 from da3_core.model import normalise_cameras
-from da3_core.scenes import Samples
+from da3_core.scenes.sample import Samples
 from da3_core.training import losses
 from da3_core.training.config import LossConfig
 from da3_core.training.data import Draw

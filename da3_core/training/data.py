@@ -6,7 +6,6 @@ with a part of it train on the same scenes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
@@ -14,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from da3_core.scenes import TRAIN, VALIDATION, Samples, make_samples
+from da3_core.scenes.sample import Samples, make_samples
+from da3_core.scenes.splits import TRAIN, VALIDATION
 from da3_core.training.config import Bucket, DataConfig
 
 PATCH = 14
@@ -26,8 +26,9 @@ class Draw:
 
     step: int
     image_size: tuple[int, int]
-    n_views: int
-    seeds: Tensor  # (B,) int64: one per scene
+    n_views: int  # N, of a scene
+    world_views: int  # of a world, a multiple of N: its views, in order of time, make several scenes
+    seeds: Tensor  # (W,) int64: one per world
     chances: tuple[float, float]  # two uniform numbers that all processes share, for what an objective decides by step
     view_order: Tensor  # (B, N) int64
     scene_chances: Tensor  # (B, 2): uniform numbers for what an objective decides by scene
@@ -44,14 +45,17 @@ class Share:
     processes: int = 1
 
 
-def scenes_per_batch(bucket: Bucket, n_views: int, patches_per_step: int) -> int:
-    """Scenes of a batch, its number of images being the same for every view count of the bucket where that is possible."""
+def world_shape(bucket: Bucket, n_views: int, patches_per_step: int) -> tuple[int, int]:
+    """Worlds in a batch, and views of each: the same for every view count of the bucket where the largest is a multiple of all.
+
+    One shape means one program for the renderer and one for every part of the network that sees single views.
+    """
     images = patches_per_step // (bucket.height // PATCH * (bucket.width // PATCH))
-    common = math.lcm(*bucket.views)
-    images = images - images % common if images >= common else images
-    if images < n_views:
-        raise ValueError(f"{n_views} views of {bucket.height}x{bucket.width} exceed data.patches_per_step = {patches_per_step}: raise it")
-    return images // n_views
+    most = max(bucket.views)
+    views = n_views if any(most % n for n in bucket.views) else most
+    if images < views:
+        raise ValueError(f"{views} views of {bucket.height}x{bucket.width} exceed data.patches_per_step = {patches_per_step}: raise it")
+    return images // views, views
 
 
 def draw_step(config: DataConfig, seed: int, step: int, share: Share) -> Draw:
@@ -61,8 +65,8 @@ def draw_step(config: DataConfig, seed: int, step: int, share: Share) -> Draw:
     weights = np.array([b.weight for b in config.buckets])
     bucket = config.buckets[worlds.choice(len(weights), p=weights / weights.sum())]
     n_views = int(worlds.choice(bucket.views))
-    scenes = scenes_per_batch(bucket, n_views, config.patches_per_step)
-    return _draw(step, bucket, (scenes, n_views), TRAIN, (worlds, order), share)
+    shape = world_shape(bucket, n_views, config.patches_per_step)
+    return _draw(step, bucket, n_views, shape, TRAIN, (worlds, order), share)
 
 
 def draw_validation(config: DataConfig, batches: int, share: Share) -> list[Draw]:
@@ -70,58 +74,77 @@ def draw_validation(config: DataConfig, batches: int, share: Share) -> list[Draw
     draws = []
     for bucket in config.buckets:
         for n_views in sorted(set(bucket.views)):
-            scenes = scenes_per_batch(bucket, n_views, config.patches_per_step)
+            shape = world_shape(bucket, n_views, config.patches_per_step)
             for i in range(batches):
                 worlds, order = np.random.default_rng((0, 0, i)), np.random.default_rng((0, 1, i))
-                draws.append(_draw(i, bucket, (scenes, n_views), VALIDATION, (worlds, order), share))
+                draws.append(_draw(i, bucket, n_views, shape, VALIDATION, (worlds, order), share))
     return draws
 
 
 def _draw(
     step: int,
     bucket: Bucket,
+    n_views: int,
     shape: tuple[int, int],
     split: range,
     randoms: tuple[np.random.Generator, np.random.Generator],
     share: Share,
 ) -> Draw:
-    (scenes, n_views), (worlds, order) = shape, randoms
+    (n_worlds, world_views), (worlds, order) = shape, randoms
+    scenes = n_worlds * world_views // n_views
     total, mine = scenes * share.processes, slice(share.rank * scenes, (share.rank + 1) * scenes)
     return Draw(
         step=step,
         image_size=(bucket.height, bucket.width),
         n_views=n_views,
-        seeds=torch.from_numpy(worlds.integers(split.start, split.stop, total)[mine]),
+        world_views=world_views,
+        seeds=torch.from_numpy(worlds.integers(split.start, split.stop, n_worlds * share.processes)[share.rank * n_worlds :][:n_worlds]),
         chances=(order.random(), order.random()),
         view_order=torch.from_numpy(order.random((total, n_views)).argsort(1)[mine]),
         scene_chances=torch.from_numpy(order.random((total, 2))[mine]),
     )
 
 
-def make_source(config: DataConfig, device: torch.device) -> Source:
-    """What turns a draw into samples."""
+def make_source(config: DataConfig, device: torch.device, compiled: bool) -> Source:
+    """What turns a draw into samples on `device`; `compiled` has the renderer compiled where there is one."""
     if config.source == "scenes":
-        return RenderedScenes(device)
+        return RenderedScenes(device, compiled and device.type == "cuda")
     raise NotImplementedError
 
 
 class RenderedScenes:
-    """Samples of procedural worlds, rendered on `device`; the last pool is kept for the steps that share it."""
+    """Samples of procedural worlds, rendered on `device`; the last ones are kept for the steps that share them."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, compiled: bool) -> None:
+        self.device, self.compiled = device, compiled
         self.kept: tuple[Tensor, Samples] | None = None
 
     def __call__(self, draw: Draw) -> Samples:
         if self.kept is None or not torch.equal(self.kept[0], draw.seeds):
-            self.kept = draw.seeds, make_samples(draw.seeds.to(self.device), draw.n_views, draw.image_size, self.device)
-        return reorder_views(self.kept[1], draw.view_order.to(self.device))
+            samples = make_samples(draw.seeds, draw.world_views, draw.image_size, self.device, compiled=self.compiled)
+            self.kept = draw.seeds, samples
+        return reorder_views(split_views(self.kept[1], draw.n_views), draw.view_order.to(self.device))
+
+
+def split_views(samples: Samples, n_views: int) -> Samples:
+    """Samples (W, M, ...) of long sequences as more of short ones (W M / N, N, ...)."""
+    parts = samples.images.shape[1] // n_views
+    tensors = {f.name: getattr(samples, f.name) for f in fields(samples)}
+    return Samples(
+        **{
+            name: t.unflatten(1, (parts, n_views)).flatten(0, 1)
+            if t.ndim > 1
+            else t.repeat_interleave(parts)  # what has no views is the world's
+            for name, t in tensors.items()
+        }
+    )
 
 
 def reorder_views(samples: Samples, order: Tensor) -> Samples:
     """Samples whose view i of scene b is view order[b, i] (B, N): any view may become the reference."""
     rows = torch.arange(len(order), device=order.device)[:, None]
-    return Samples(**{f.name: getattr(samples, f.name)[rows, order] for f in fields(samples)})
+    tensors = {f.name: getattr(samples, f.name) for f in fields(samples)}
+    return Samples(**{name: t[rows, order] if t.ndim > 1 else t for name, t in tensors.items()})
 
 
 class Batches:

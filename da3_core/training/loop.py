@@ -17,7 +17,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from da3_core.scenes import Samples
+from da3_core.scenes.sample import Samples
 from da3_core.training.config import ScheduleConfig, TrainConfig, load_config
 from da3_core.training.data import Batches, Draw, Share, draw_step, draw_validation, make_source, seeds_text
 from da3_core.training.make import make_objective
@@ -108,7 +108,7 @@ class Trainer:
         self.trained = parallelise(self.objective, config.runtime, processes)
         self.optimizers = make_optimizers(self.network, config.optimizer)
         self.average = AveragedWeights(self.network, config.ema)
-        self.batches = Batches(make_source(config.data, device), self._draw, device, config.runtime.prefetch)
+        self.batches = Batches(make_source(config.data, device, config.runtime.compile), self._draw, device, config.runtime.prefetch)
         self.clock = Clock(config.schedule, processes, began)
         self.report = Report(config, self.folder, processes)
         self.validation: list[tuple[Draw, Samples]] = []

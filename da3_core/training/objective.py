@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from da3_core.scenes import Samples
+from da3_core.scenes.sample import Samples
 from da3_core.training.data import Draw
 
 Values = dict[str, Tensor]

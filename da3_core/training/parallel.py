@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -57,11 +57,24 @@ def _in_float32(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def compile_parts(network: nn.Module) -> None:
-    """Compile blocks and heads, each class once per shape: much quicker to compile than whole networks, and nearly as fast to run."""
-    torch._dynamo.config.cache_size_limit = 256  # image sizes x view counts x kinds of block
-    for module in network.modules():
-        if isinstance(module, (Block, *HEADS)):
-            replace_forward(module, torch.compile(module.forward, dynamic=False))
+    """Compile the backbone's blocks and the heads: much quicker to compile than whole networks, and nearly as fast to run.
+
+    All blocks share what is compiled. Windows come in many sizes, so these become symbols; heads get one graph per image size.
+    """
+    torch._dynamo.config.cache_size_limit = 256  # image sizes x kinds of block
+    for name, module in network.named_modules():
+        if isinstance(module, Block) and "backbone." in name:
+            replace_forward(module, torch.compile(module.forward, dynamic=None))
+        elif isinstance(module, HEADS):
+            replace_forward(module, partial(_as_one_scene, torch.compile(module.forward, dynamic=False)))
+
+
+def _as_one_scene(forward: Callable[..., Any], features: Sequence[Tensor], *more: Any, **named: Any) -> Any:
+    """A head sees views one by one: (B, N) as (1, B N), which is the same for every view count."""
+    views = features[0].shape[:2]
+    maps = forward([f.flatten(0, 1).unsqueeze(0) for f in features], *more, **named)
+    apart = [m if m is None else m.squeeze(0).unflatten(0, views) for m in maps]
+    return maps._make(apart) if hasattr(maps, "_make") else tuple(apart)
 
 
 def replace_forward(module: nn.Module, forward: Any) -> None:

@@ -145,18 +145,19 @@ _RENAMES: Sequence[tuple[re.Pattern[str], str]] = [
 
 def read_config(folder: Path) -> ModelConfig:
     """The sizes of the checkpoint in a folder. Raises CheckpointError."""
+    path = folder / CONFIG_FILE
     try:
-        content = json.loads((folder / CONFIG_FILE).read_text())
+        content = json.loads(path.read_text())
+        if "architecture" in content:
+            return config_from_architecture(content["architecture"])
+        return PRESETS[content["model_name"]]
     except FileNotFoundError:
         raise CheckpointError(f"{folder} has no {CONFIG_FILE}: give a folder with {CONFIG_FILE} and {WEIGHTS_FILE}") from None
     except json.JSONDecodeError as error:
-        raise CheckpointError(f"{folder / CONFIG_FILE} is not JSON ({error}): download or save the checkpoint again") from None
-    if "architecture" in content:
-        return config_from_architecture(content["architecture"])
-    name = content.get("model_name")
-    if name not in PRESETS:
-        raise CheckpointError(f'{folder / CONFIG_FILE} has "model_name" {name!r}; known are {", ".join(PRESETS)}')
-    return PRESETS[name]
+        raise CheckpointError(f"{path} is not JSON ({error}): download or save the checkpoint again") from None
+    except (KeyError, TypeError) as error:
+        remedy = f'it needs "model_name", one of {", ".join(PRESETS)}, or a whole "architecture"'
+        raise CheckpointError(f"{path} describes no network that is known ({error!r}): {remedy}") from None
 
 
 def _config_as_json(config: ModelConfig) -> dict[str, Any]:

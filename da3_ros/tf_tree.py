@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
 
-from da3_core import Float64Array, PoseBuffer
+from da3_core import Float64Array, PoseBuffer, PoseConfig, StaleStamp
 
 from .from_msg import StampedTransform
 
@@ -37,7 +38,8 @@ class Edge:
 class TransformTree:
     """One parent per frame, as TF demands. A frame that was given two is remembered, and every question through it refused."""
 
-    def __init__(self) -> None:
+    def __init__(self, poses: PoseConfig | None = None) -> None:
+        self._config = poses
         self._edges: dict[str, Edge] = {}
         self._second_parents: dict[str, str] = {}
 
@@ -51,10 +53,11 @@ class TransformTree:
         self._edge(transform)
 
     def add(self, transform: StampedTransform) -> None:
-        """The pose of a moving edge at its stamp."""
+        """The pose of a moving edge at its stamp; one that is not newer than the last is left out, as tf2 does."""
         edge = self._edge(transform)
         if edge.parent == transform.parent:
-            edge.poses.add(transform.stamp_ns, transform.T_parent_child)
+            with suppress(StaleStamp):
+                edge.poses.add(transform.stamp_ns, transform.T_parent_child)
 
     def forget_poses(self) -> None:
         """Empties the moving edges, as after a clock that jumped back."""
@@ -94,7 +97,7 @@ class TransformTree:
         parent, child = transform.parent, transform.child
         edge = self._edges.get(child)
         if edge is None:
-            edge = self._edges[child] = Edge(parent, child, None, PoseBuffer())
+            edge = self._edges[child] = Edge(parent, child, None, PoseBuffer(self._config))
         elif edge.parent != parent:
             self._second_parents[child] = parent
         return edge

@@ -58,7 +58,7 @@ class RclpyTypes:
 
     def sequence(self, values: npt.NDArray[Any], /) -> Any:
         filled = array(values.dtype.char)
-        filled.frombytes(memoryview(values).cast("B"))
+        filled.frombytes(values.data.cast("B"))
         return filled
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from ..from_msg import StampedTransform
 from ..tf_tree import TransformError, TransformTree
 from .recording import BagError
 from .survey import ImageTopic, OdometryTopic, Survey
@@ -66,6 +67,26 @@ def make_plan(found: Survey, options: SourceOptions) -> Plan:
     cameras = tuple(_named_cameras(found, options.cameras) if options.cameras else _found_cameras(found))
     poses = _choose_poses(found, cameras, options)
     return Plan(cameras, poses, poses.world_frame if poses else options.world_frame or OWN_WORLD)
+
+
+def output_transforms(found: Survey, plan: Plan, child_suffix: str) -> list[StampedTransform]:
+    """Static TF of the output: the recording's own, and what it takes to place a camera that the recording does not link with the world.
+
+    Such a camera's tree is hung below our own frame by its root, which had no parent: no frame gets a second one.
+    """
+    hung: dict[str, StampedTransform] = {}
+    for camera in plan.cameras:
+        chain = found.tree.ancestors(camera.frame_id)
+        root = chain[-1]
+        if plan.world_frame in chain or root in hung:
+            continue
+        if not found.tree.is_fixed(camera.frame_id, root):
+            log.warning(
+                "depth and poses are not linked: %s moves in %s, which TF does not know in %s", camera.frame_id, root, plan.world_frame
+            )
+            continue
+        hung[root] = StampedTransform(0, camera.frame_id + child_suffix, root, found.tree.transform(camera.frame_id, root, 0))
+    return [*found.static_transforms.values(), *hung.values()]
 
 
 def _found_cameras(found: Survey) -> Iterator[Camera]:

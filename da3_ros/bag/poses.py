@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from da3_core import Float64Array, PoseBuffer
+import numpy as np
+
+from da3_core import Float64Array, PoseBuffer, PoseConfig
 
 from ..from_msg import transform_from_odometry, transforms_from_msg
 from ..tf_tree import TransformError, TransformTree
@@ -29,9 +31,6 @@ class Poses(Protocol):
     def at(self, frame_id: str, stamp_ns: int) -> Float64Array | None:
         """T_world_cam (4, 4); None where no poses are known at all. Raises TransformError when this one is missing."""
 
-    def forget(self) -> None:
-        """Drops the past, after a clock that jumped back."""
-
 
 class NoPoses:
     def take(self, msg: Any) -> None:
@@ -42,9 +41,6 @@ class NoPoses:
 
     def at(self, frame_id: str, stamp_ns: int) -> Float64Array | None:
         return None
-
-    def forget(self) -> None:
-        """There is nothing to forget."""
 
 
 class TfPoses:
@@ -62,17 +58,14 @@ class TfPoses:
     def at(self, frame_id: str, stamp_ns: int) -> Float64Array | None:
         return self._tree.transform(self._world_frame, frame_id, stamp_ns)
 
-    def forget(self) -> None:
-        self._tree.forget_poses()
-
 
 class OdometryPoses:
     """T_world_base from odometry, T_base_cam from TF: that may move too, as on a pan-tilt head."""
 
-    def __init__(self, tree: TransformTree, plan: PosePlan) -> None:
+    def __init__(self, tree: TransformTree, plan: PosePlan, config: PoseConfig) -> None:
         self._tree = tree
         self._plan = plan
-        self._base = PoseBuffer()
+        self._base = PoseBuffer(config)
 
     def take(self, msg: Any) -> None:
         if hasattr(msg, "transforms"):
@@ -90,18 +83,14 @@ class OdometryPoses:
         T_world_base = self._base.at(stamp_ns)
         if T_world_base is None:
             raise TransformError(f"{self._plan.topic} knows no pose at {stamp_ns * 1e-9:.3f} s")
-        return T_world_base @ self._tree.transform(self._plan.base_frame, frame_id, stamp_ns)
-
-    def forget(self) -> None:
-        self._base.clear()
-        self._tree.forget_poses()
+        return np.asarray(T_world_base @ self._tree.transform(self._plan.base_frame, frame_id, stamp_ns))
 
 
-def make_poses(tree: TransformTree, plan: PosePlan | None) -> Poses:
+def make_poses(tree: TransformTree, plan: PosePlan | None, config: PoseConfig) -> Poses:
     """The source that the plan names."""
     if plan is None:
         return NoPoses()
-    return TfPoses(tree, plan.world_frame) if plan.topic is None else OdometryPoses(tree, plan)
+    return TfPoses(tree, plan.world_frame) if plan.topic is None else OdometryPoses(tree, plan, config)
 
 
 def pose_connections(recording: Recording, plan: PosePlan | None) -> list[Connection]:

@@ -25,6 +25,10 @@ BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 class BagError(Exception):
     """A recording cannot be read or written, or what to do with it is not clear; the text is one line and names the remedy."""
 
+    def __init__(self, text: str, exit_code: int = 1) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
 
 class DamagedError(BagError):
     """Reading stopped before the recording's end."""

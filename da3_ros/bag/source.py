@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from da3_core import Calibration, Float64Array, Frame, RigConfig, StaleStamp, Synchronizer
+from da3_core import Calibration, Float64Array, Frame, StaleStamp, StreamConfig, Synchronizer
 
 from ..from_msg import MessageError, calibration_from_msg, rgb_from_any, stamp_ns
 from ..tf_tree import TransformError
@@ -32,6 +32,8 @@ class FrameSet:
 
     frames: tuple[Frame, ...]
     log_ns: int
+    received: int  # images read so far
+    dropped: int  # of these, images that will not come
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,14 @@ class Waiting:
 class FrameSource:
     """Iterate once. Images wait, undecoded, until the poses around their stamp have been read."""
 
-    def __init__(self, recording: Recording, found: Survey, plan: Plan, rig: RigConfig, carry_all: bool) -> None:
+    def __init__(self, recording: Recording, found: Survey, plan: Plan, config: StreamConfig, carry_all: bool) -> None:
         self.tally = Tally()
         self._recording = recording
-        self._poses = make_poses(found.tree, plan.poses)
+        self._poses = make_poses(found.tree, plan.poses, config.poses)
         self._cameras = {camera.image.topic: camera for camera in plan.cameras}
         self._info_cameras = {camera.info_topic: camera for camera in plan.cameras if camera.info_topic}
         self._calibrations = {camera.name: _first_calibration(camera, found) for camera in plan.cameras}
-        self._synchronizer = Synchronizer(rig, [camera.name for camera in plan.cameras])
+        self._synchronizer = Synchronizer(config.rig, [camera.name for camera in plan.cameras])
         self._pose_topics = {connection.topic for connection in pose_connections(recording, plan.poses)}
         self._carry_all = carry_all
         self._waiting: deque[Waiting] = deque()
@@ -112,7 +114,7 @@ class FrameSource:
             started, last_ns = time.perf_counter(), log_ns
         while self._waiting:
             yield from self._sets_with(self._waiting.popleft())
-        yield from (FrameSet(tuple(frames), last_ns) for frames in self._synchronizer.flush())
+        yield from (self._set(frames, last_ns) for frames in self._synchronizer.flush())
 
     def _connections(self) -> list[Connection]:
         used = {*self._cameras, *self._info_cameras, *self._pose_topics}
@@ -160,11 +162,14 @@ class FrameSource:
     def _sets_with(self, image: Waiting) -> Iterator[FrameSet]:
         try:
             frame = self._frame(image)
-            yield from (FrameSet(tuple(frames), image.log_ns) for frames in self._synchronizer.push(frame))
+            yield from (self._set(frames, image.log_ns) for frames in self._synchronizer.push(frame))
         except MessageError as error:
             self.tally.skip(image.camera.name, "cannot be decoded", error)
         except StaleStamp as error:
             self.tally.skip(image.camera.name, "stamp went back", error)
+
+    def _set(self, frames: Sequence[Frame], log_ns: int) -> FrameSet:
+        return FrameSet(tuple(frames), log_ns, self.tally.received.total() - len(self._waiting), self.tally.skipped.total())
 
     def _frame(self, image: Waiting) -> Frame:
         started = time.perf_counter()

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from da3_core import PoseConfig
+
 from ..from_msg import DEPTH_ENCODINGS, MessageError, StampedTransform, transform_from_odometry, transforms_from_msg
 from ..tf_tree import TransformTree
 from .recording import BagError, DamagedError, Recording
@@ -60,6 +62,11 @@ class Survey:
     tree: TransformTree  # static edges, and the moving ones without their poses
     static_transforms: dict[str, StampedTransform] = field(default_factory=dict)  # by child
 
+    def add_static(self, transform: StampedTransform) -> None:
+        """A link that the recording lacks, or has otherwise."""
+        self.tree.add_static(transform)
+        self.static_transforms[transform.child] = transform
+
 
 def connections_of(recording: Recording, *types: str) -> list[Connection]:
     """Connections with messages of these types, our own outputs left out, in the order of their topics."""
@@ -67,12 +74,18 @@ def connections_of(recording: Recording, *types: str) -> list[Connection]:
     return sorted(found, key=lambda c: c.topic)
 
 
-def survey(recording: Recording) -> Survey:
+def survey(recording: Recording, poses: PoseConfig) -> Survey:
     """Reads the first message of every picture, camera_info and odometry topic, and all of TF for its frames."""
-    images = [found for topic, msg in _first_messages(recording, *IMAGE_TYPES) if (found := _image_topic(topic, msg)) is not None]
-    odometries = [found for topic, msg in _first_messages(recording, ODOMETRY_TYPE) if (found := _odometry_topic(topic, msg)) is not None]
-    tree, static_transforms = _transform_frames(recording)
-    return Survey(tuple(images), dict(_first_messages(recording, INFO_TYPE)), tuple(odometries), tree, static_transforms)
+    images = [_image_topic(topic, msg) for topic, msg in _first_messages(recording, *IMAGE_TYPES)]
+    odometries = [_odometry_topic(topic, msg) for topic, msg in _first_messages(recording, ODOMETRY_TYPE)]
+    tree, static_transforms = _transform_frames(recording, poses)
+    return Survey(
+        images=tuple(image for image in images if image is not None),
+        infos=dict(_first_messages(recording, INFO_TYPE)),
+        odometries=tuple(odometry for odometry in odometries if odometry is not None),
+        tree=tree,
+        static_transforms=static_transforms,
+    )
 
 
 def is_static_tf(connection: Connection) -> bool:
@@ -106,8 +119,8 @@ def _odometry_topic(topic: str, msg: Any) -> OdometryTopic | None:
     return OdometryTopic(topic, first.parent, first.child)
 
 
-def _transform_frames(recording: Recording) -> tuple[TransformTree, dict[str, StampedTransform]]:
-    tree, static_transforms = TransformTree(), {}
+def _transform_frames(recording: Recording, poses: PoseConfig) -> tuple[TransformTree, dict[str, StampedTransform]]:
+    tree, static_transforms = TransformTree(poses), {}
     for connection, topic, msg in _readable_messages(recording, connections_of(recording, *TF_TYPES)):
         for transform in _usable_transforms(topic, msg):
             if is_static_tf(connection):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from da3_core import FrameResult
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rosbags.interfaces import Connection, Qos
     from rosbags.typesys.store import Typestore
 
-ROSBAG2_VERSION = 8  # the newest that Humble's and Jazzy's rosbag2 read alike
+ROSBAG2_VERSION: Literal[8] = 8  # the newest that Humble's and Jazzy's rosbag2 read alike
 INFINITE_S, INFINITE_NS = 9223372036, 854775807
 RENAMED_TYPES = {"tf/msg/tfMessage": "tf2_msgs/msg/TFMessage"}
 RESPELLED_TYPES = ("std_msgs/msg/Header", "sensor_msgs/msg/CameraInfo")  # differ between ROS 1 and 2 without differing on the wire
@@ -64,8 +64,7 @@ class BagWriter:
 
         def carry(source: Connection, log_ns: int, raw: bytes) -> None:
             msgtype = RENAMED_TYPES.get(source.msgtype, source.msgtype)
-            qos = source.ext.offered_qos_profiles if recording.is_ros2 else [_latched()] if source.ext.latching else []
-            target = self._connection(source.topic, msgtype, store, qos)
+            target = self._connection(source.topic, msgtype, store, _qos_of(source))
             self._writer.write(target, log_ns, raw if recording.is_ros2 else store.ros1_to_cdr(raw, msgtype))
 
         return carry
@@ -107,6 +106,14 @@ def _ros2_types(ros1: Typestore) -> Typestore:
     store = get_typestore(Stores.EMPTY)
     store.register(definitions)
     return store
+
+
+def _qos_of(source: Connection) -> Sequence[Qos]:
+    from rosbags.interfaces import ConnectionExtRosbag2
+
+    if isinstance(source.ext, ConnectionExtRosbag2):
+        return source.ext.offered_qos_profiles
+    return [_latched()] if source.ext.latching else []
 
 
 def _latched() -> Qos:

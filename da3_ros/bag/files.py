@@ -1,0 +1,69 @@
+"""What a run leaves besides the bag: a trajectory, and places that appear only when they are complete."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from da3_core import FrameResult, quaternion_from_rotation
+
+SUMMARY = "summary.json"
+
+
+class TrajectoryFile:
+    """TUM format of the anchor camera's poses in the world frame: seconds, tx ty tz in metres, qx qy qz qw."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w")
+
+    def write(self, results: Sequence[FrameResult]) -> None:
+        """The first result of one synchronised set, if it has a pose."""
+        T = results[0].T_world_cam
+        if T is None:
+            return
+        seconds, nanoseconds = divmod(results[0].stamp_ns, 1_000_000_000)
+        quaternion = quaternion_from_rotation(torch.from_numpy(T[:3, :3])).tolist()
+        self._file.write(f"{seconds}.{nanoseconds:09d} " + " ".join(f"{v:.9g}" for v in [*T[:3, 3], *quaternion]) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@contextmanager
+def new_bag(output: Path) -> Iterator[Path]:
+    """A temporary directory to write a bag and its summary.json in, which take their places when the block ends without an error.
+
+    An `output` that ends in .mcap becomes the bag's one file, any other name the bag's directory.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as folder:
+        bag = Path(folder) / output.stem
+        yield bag
+        if output.exists():
+            output.replace(Path(folder) / "replaced")
+        if output.suffix == ".mcap":
+            (bag / f"{bag.name}.mcap").replace(output)
+            (bag / SUMMARY).replace(summary_path(output))
+        else:
+            bag.replace(output)
+
+
+@contextmanager
+def new_file(output: Path) -> Iterator[Path]:
+    """A temporary name beside `output`, which it takes when the block ends without an error."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    part = output.with_name(f".{output.name}.part")
+    try:
+        yield part
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def summary_path(output: Path) -> Path:
+    """summary.json in the bag's directory, or <name>.summary.json beside its one file."""
+    return output.with_suffix(f".{SUMMARY}") if output.suffix == ".mcap" else output / SUMMARY

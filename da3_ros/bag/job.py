@@ -1,0 +1,211 @@
+"""A bag in, metric depth, clouds and poses out. Reading and decoding, the network, and writing overlap in three threads."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+from tqdm import tqdm
+
+from da3_core import Engine, FrameResult, Stream, StreamConfig
+
+from ..from_msg import StampedTransform
+from ..to_msg import OutputConfig, StreamCounts
+from ..view import RerunRecording
+from .files import SUMMARY, TrajectoryFile, new_bag, new_file
+from .overlap import consumed, made_ahead
+from .plan import SourceOptions, make_plan, output_transforms
+from .recording import BagError, DamagedError, Recording
+from .source import Carried, FrameSet, FrameSource
+from .summary import Summary
+from .survey import survey
+from .writer import BagWriter
+
+log = logging.getLogger(__name__)
+AHEAD = 8  # sets or messages between two threads
+
+
+class EngineError(BagError):
+    """The network failed; what was done before it stays."""
+
+
+@dataclass(frozen=True)
+class BagJob:
+    """What `da3 bag` is asked for."""
+
+    input: Path
+    output: Path
+    source: SourceOptions = field(default_factory=SourceOptions)
+    static_transforms: tuple[StampedTransform, ...] = ()
+    copy: bool = False
+    force: bool = False
+    trajectory: Path | None = None
+    rerun: Path | None = None
+    dataset: Path | None = None
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Results of one synchronised set on their way to the writing thread."""
+
+    results: Sequence[FrameResult]
+    counts: StreamCounts
+    log_ns: int
+
+
+class ResultSink(Protocol):
+    """Takes results as they come."""
+
+    def write(self, results: Sequence[FrameResult]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def run_bag(job: BagJob, engine: Engine, config: StreamConfig, output: OutputConfig) -> Summary:
+    """Processes a recording; what could be done of it is in place when this returns, and the summary says how far it came.
+
+    Raises BagError, and leaves nothing, when the job cannot begin or no image could be processed. SIGINT and SIGTERM end it early.
+    """
+    _refuse_places(job)
+    summary = Summary(str(job.input), str(job.output))
+    with Recording(job.input) as recording, ExitStack() as places:
+        found = survey(recording, config.poses)
+        for transform in job.static_transforms:
+            found.add_static(transform)
+        plan = make_plan(found, job.source)
+        for line in plan.describe():
+            log.info("%s", line)
+        source = FrameSource(recording, found, plan, config, job.copy)
+        bag = places.enter_context(new_bag(job.output))
+        out = _Output(recording, BagWriter(bag, plan.world_frame, output), _make_sinks(job, places))
+        places.callback(out.abort)
+        out.static_transforms = output_transforms(found, plan, output.child_suffix)
+        with stop_signals() as stops, consumed(out.consume, AHEAD) as put:
+            for item in _placed(source, Stream(engine, config), summary, stops):
+                put(item)
+        _conclude(summary, source, recording, out)
+        out.close()
+        summary.write(bag / SUMMARY)
+    return summary
+
+
+class _Output:
+    """The writing thread's side."""
+
+    def __init__(self, recording: Recording, writer: BagWriter, sinks: Sequence[ResultSink]) -> None:
+        self.seconds = 0.0
+        self.static_transforms: Sequence[StampedTransform] = ()
+        self._writer = writer
+        self._carry = writer.carrier(recording)
+        self._sinks = sinks
+        self._is_empty = True
+
+    def consume(self, item: Carried | Placed) -> None:
+        started = time.perf_counter()
+        if self._is_empty and self.static_transforms:
+            self._writer.write_tf_static(self.static_transforms, item.log_ns)
+        self._is_empty = False
+        if isinstance(item, Carried):
+            self._carry(item.connection, item.log_ns, item.raw)
+        else:
+            self._writer.write_results(item.results, item.counts, item.log_ns)
+            for sink in self._sinks:
+                sink.write(item.results)
+        self.seconds += time.perf_counter() - started
+
+    def close(self) -> None:
+        for sink in self._sinks:
+            sink.close()
+        self._writer.close()
+
+    def abort(self) -> None:
+        """Does nothing after `close`."""
+        self._writer.abort()
+
+
+def _placed(source: FrameSource, stream: Stream, summary: Summary, stops: Sequence[int]) -> Iterator[Carried | Placed]:
+    """Sends frames through the stream until the source ends, breaks off, or a signal comes; the summary says which."""
+    summary.images_in_recording = source.image_count
+    with closing(made_ahead(source, AHEAD)) as items, tqdm(total=source.image_count, unit="image", disable=None) as bar:
+        try:
+            for item in items:
+                if stops:
+                    summary.stop("interrupted", f"stopped by {signal.Signals(stops[0]).name}", stops[0])
+                    return
+                if isinstance(item, Carried):
+                    yield item
+                    continue
+                results = _register(stream, item, summary)
+                bar.update(item.received - bar.n)
+                if results:
+                    yield Placed(results, StreamCounts(item.received, summary.processed.total(), item.dropped), item.log_ns)
+        except DamagedError as error:
+            summary.stop("damaged", str(error))
+        except EngineError as error:
+            summary.stop("failed", str(error))
+
+
+def _register(stream: Stream, item: FrameSet, summary: Summary) -> list[FrameResult]:
+    try:
+        results = stream.register(item.frames)
+    except ValueError as error:  # a stale stamp, or an image or calibration that cannot be used: the stream is as it was
+        summary.skip([frame.camera for frame in item.frames], error)
+        return []
+    except Exception as error:
+        log.debug("the engine's error", exc_info=True)
+        raise EngineError(f"the network failed at {item.frames[0].stamp_ns * 1e-9:.3f} s: {type(error).__name__}: {error}") from error
+    summary.count(results)
+    return results
+
+
+def _conclude(summary: Summary, source: FrameSource, recording: Recording, out: _Output) -> None:
+    if recording.damage and summary.status == "complete":
+        summary.stop("damaged", recording.damage)
+    summary.add(source.tally, out.seconds)
+    if not summary.processed:
+        raise BagError(f"no image could be processed: {summary.reason()}", summary.exit_code or 1)
+
+
+def _refuse_places(job: BagJob) -> None:
+    for path in (job.output, job.trajectory, job.rerun, job.dataset):
+        if path is not None and path.exists() and not job.force:
+            raise BagError(f"{path} exists; --force replaces it")
+    if job.input.resolve() in (job.output.resolve(), *job.output.resolve().parents):
+        raise BagError(f"{job.output} would replace or grow into the input; take another place")
+
+
+def _make_sinks(job: BagJob, places: ExitStack) -> list[ResultSink]:
+    sinks: list[ResultSink] = []
+    if job.trajectory is not None:
+        sinks.append(TrajectoryFile(places.enter_context(new_file(job.trajectory))))
+    if job.rerun is not None:
+        sinks.append(RerunRecording(places.enter_context(new_file(job.rerun))))
+    return sinks
+
+
+@contextmanager
+def stop_signals() -> Iterator[Sequence[int]]:
+    """SIGINT and SIGTERM are put in the list this gives instead of ending the program; a second one does what it always does."""
+    received: list[int] = []
+
+    def receive(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        signal.signal(number, previous[signal.Signals(number)])
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    previous = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

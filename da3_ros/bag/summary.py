@@ -1,0 +1,141 @@
+"""What a run did, as a person and as a program want to know it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from da3_core import FrameResult
+
+from .source import Tally
+
+log = logging.getLogger(__name__)
+Status = Literal["complete", "damaged", "interrupted", "failed"]
+EXIT_CODES = {"complete": 0, "failed": 1, "damaged": 3}  # an interrupted run's is 128 + signal, as shells have it
+KIB_PER_MAXRSS = 1 / 1024 if sys.platform == "darwin" else 1.0
+
+
+@dataclass
+class Summary:
+    """Filled while the job runs; `results` are counted as they come, nothing of them is kept."""
+
+    input: str
+    output: str
+    status: Status = "complete"
+    message: str = ""
+    signal: int = 0
+    images_in_recording: int = 0
+    received: Counter[str] = field(default_factory=Counter)
+    processed: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    unposed: Counter[str] = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
+    modes: Counter[str] = field(default_factory=Counter)
+    scale_sources: Counter[str] = field(default_factory=Counter)
+    last_scale: float | None = None
+    last_scale_log_variance: float | None = None
+    events: Counter[str] = field(default_factory=Counter)
+    known_pixels: float = 0.0
+    stage_s: Counter[str] = field(default_factory=Counter)
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + self.signal if self.status == "interrupted" else EXIT_CODES[self.status]
+
+    def count(self, results: Sequence[FrameResult]) -> None:
+        """One synchronised set."""
+        for result in results:
+            self.processed[result.camera] += 1
+            self.modes[result.mode] += 1
+            self.scale_sources[result.scale.source] += 1
+            self.known_pixels += float(np.isfinite(result.depth_m).mean())
+        self.last_scale, self.last_scale_log_variance = results[0].scale.value, results[0].scale.log_variance
+        self.stage_s.update(results[0].timings_s)
+        self.events.update(results[0].events)
+
+    def skip(self, cameras: Sequence[str], error: Exception) -> None:
+        """Images that the stream refused."""
+        for camera in cameras:
+            self.skipped[f"{camera}: refused"] += 1
+            if self.skipped[f"{camera}: refused"] == 1:
+                log.warning("%s: image skipped: %s", camera, error)
+
+    def stop(self, status: Status, message: str, signal: int = 0) -> None:
+        """Why the job does not reach the recording's end."""
+        self.status, self.message, self.signal = status, message, signal
+
+    def add(self, tally: Tally, write_s: float) -> None:
+        """What the reading and the writing thread have counted."""
+        self.received, self.unposed, self.ignored = tally.received, tally.unposed, tally.ignored
+        self.skipped += tally.skipped
+        self.stage_s.update({"read": tally.read_s, "decode": tally.decode_s, "write": write_s})
+
+    def reason(self) -> str:
+        """Why nothing came out."""
+        return self.message or ", ".join(f"{count} {reason}" for reason, count in self.skipped.items()) or "there are none"
+
+    def as_dict(self) -> dict[str, Any]:
+        """What summary.json holds."""
+        wall_s, processed = time.perf_counter() - self.started, self.processed.total()
+        return {
+            "input": self.input,
+            "output": self.output,
+            "status": self.status,
+            "message": self.message,
+            "frames": {
+                "in": self.images_in_recording,
+                "received": dict(self.received),
+                "processed": dict(self.processed),
+                "skipped": dict(self.skipped),
+                "without_pose": dict(self.unposed),
+            },
+            "ignored_messages": dict(self.ignored),
+            "mode_shares": _shares(self.modes),
+            "scale": {
+                "value": _finite(self.last_scale),
+                "log_variance": _finite(self.last_scale_log_variance),
+                "source_shares": _shares(self.scale_sources),
+            },
+            "known_depth_share": self.known_pixels / max(1, processed),
+            "events": dict(self.events),
+            "stage_s": {name: round(seconds, 3) for name, seconds in self.stage_s.items()},
+            "wall_s": round(wall_s, 3),
+            "frames_per_s": round(processed / wall_s, 3),
+            "peak_memory_mib": round(peak_memory_mib(), 1),
+        }
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(self.as_dict(), indent=2) + "\n")
+
+    def line(self) -> str:
+        """The run in one line."""
+        processed, skipped = self.processed.total(), self.skipped.total()
+        modes = ", ".join(f"{share:.0%} {mode}" for mode, share in _shares(self.modes).items())
+        rate = self.as_dict()["frames_per_s"]
+        return (
+            f"{self.status}: {processed} of {self.images_in_recording} images processed ({modes}), {skipped} skipped, {rate:.1f} frames/s"
+        )
+
+
+def peak_memory_mib() -> float:
+    """Of this process, resident."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB_PER_MAXRSS / 1024
+
+
+def _shares(counter: Counter[str]) -> dict[str, float]:
+    return {name: count / counter.total() for name, count in counter.most_common()}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and np.isfinite(value) else None

@@ -31,9 +31,8 @@ class Stream:
         self._config = config or StreamConfig()
         self._engine = engine
         self._modes = ModeChooser(engine, self._config.mode, self._config.scale)
-        views = self._config.window if engine.kind in ("any_view", "nested") else dataclasses.replace(self._config.window, views=1)
         self._cameras = Cameras(self._config.preprocess)
-        self._window = Window(views)
+        self._window = self._make_window()
         self._anchor = Anchor(engine.kind, self._config.scale)
         self._last_stamp_ns: dict[str, int] = {}
 
@@ -57,6 +56,18 @@ class Stream:
             results = [self._result(*each, window, events) for each in zip(frames, rectifiers, placements, window.wanted, strict=False)]
         return [dataclasses.replace(result, timings_s=timings) for result in results]
 
+    def configure(self, config: StreamConfig) -> None:
+        """Takes new settings, from the next frames on. What they do not touch goes on: scale and world, and the window unless its own
+        settings or the images' change. Raises ValueError as the constructor does, and nothing has happened then."""
+        self._modes = ModeChooser(self._engine, config.mode, config.scale)
+        old, self._config = self._config, config
+        if dataclasses.replace(config.scale, unknown=old.scale.unknown) != old.scale:
+            self._anchor = Anchor(self._engine.kind, config.scale)
+        if (config.preprocess, config.window) != (old.preprocess, old.window):
+            self._cameras = Cameras(config.preprocess)
+            self._window = self._make_window()
+            self._forget_views()
+
     def reset(self) -> None:
         """Begins a new run: no view, pose or scale of the last one is kept."""
         self._cameras = Cameras(self._config.preprocess)
@@ -75,6 +86,10 @@ class Stream:
             self._forget_views()
         self._last_stamp_ns |= {frame.camera: frame.stamp_ns for frame in frames}
         return (*(f"camera {frame.camera}: the clock went back, a new run begins" for frame in restarts), *changes)
+
+    def _make_window(self) -> Window:
+        sees_many = self._engine.kind in ("any_view", "nested")
+        return Window(self._config.window if sees_many else dataclasses.replace(self._config.window, views=1))
 
     def _forget_views(self) -> None:
         self._window.reset()

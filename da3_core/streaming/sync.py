@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
 
 from da3_core.config import RigConfig
 from da3_core.streaming.clock import is_restart
-from da3_core.types import Frame
 
 KEPT_FRAMES = 30  # of each camera, at most
 SILENT_NS = 1_000_000_000  # a camera that was not heard of for so long is not waited for
 
 
-class Synchronizer:
+class Stamped(Protocol):
+    """A frame, or what will become one."""
+
+    @property
+    def camera(self) -> str: ...
+
+    @property
+    def stamp_ns(self) -> int: ...
+
+
+StampedT = TypeVar("StampedT", bound=Stamped)
+
+
+class Synchronizer(Generic[StampedT]):
     """The anchor camera triggers; of every other camera the frame nearest to it joins when within `max_camera_time_diff_s`.
 
     A set is complete as soon as no camera can bring a nearer frame: each has brought one at or after the anchor's stamp. It is not
@@ -31,11 +44,11 @@ class Synchronizer:
         self.reset()
 
     def reset(self) -> None:
-        self._kept: dict[str, deque[Frame]] = {camera: deque(maxlen=KEPT_FRAMES) for camera in self._cameras}
+        self._kept: dict[str, deque[StampedT]] = {camera: deque(maxlen=KEPT_FRAMES) for camera in self._cameras}
         self._last_ns: dict[str, int] = {}
-        self._waiting: Frame | None = None  # the anchor's newest, until its set is complete
+        self._waiting: StampedT | None = None  # the anchor's newest, until its set is complete
 
-    def push(self, frame: Frame) -> list[list[Frame]]:
+    def push(self, frame: StampedT) -> list[list[StampedT]]:
         """Takes a frame in, gives the sets that it completes: none, one, or two; the anchor's frame is a set's first.
 
         Raises StaleStamp when the frame does not come after its camera's last one; a clock that went back by a second or more
@@ -54,7 +67,7 @@ class Synchronizer:
             sets += self.flush()
         return sets
 
-    def flush(self) -> list[list[Frame]]:
+    def flush(self) -> list[list[StampedT]]:
         """The set that is still waited for, as far as it is there: for the end of a recording."""
         if self._waiting is None:
             return []
@@ -62,14 +75,14 @@ class Synchronizer:
         near = (self._take_nearest(camera, anchor.stamp_ns) for camera in self._cameras[1:])
         return [[anchor, *(frame for frame in near if frame is not None)]]
 
-    def _may_improve(self, anchor: Frame) -> bool:
+    def _may_improve(self, anchor: StampedT) -> bool:
         newest = max(self._last_ns.values())
         return any(
             self._last_ns.get(camera, newest - SILENT_NS) < anchor.stamp_ns and newest - self._last_ns.get(camera, newest) < SILENT_NS
             for camera in self._cameras[1:]
         )
 
-    def _take_nearest(self, camera: str, stamp_ns: int) -> Frame | None:
+    def _take_nearest(self, camera: str, stamp_ns: int) -> StampedT | None:
         """The frame that joins, and with it goes all that is older: a frame joins one set only."""
         kept = self._kept[camera]
         nearest = min(kept, key=lambda frame: abs(frame.stamp_ns - stamp_ns), default=None)

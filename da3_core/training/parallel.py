@@ -36,7 +36,7 @@ def parallelise(objective: nn.Module, runtime: RuntimeConfig, processes: Process
     if processes.count == 1:
         return objective
     # Steps with and without given cameras use different parameters.
-    return DistributedDataParallel(objective, find_unused_parameters=True, broadcast_buffers=False, gradient_as_bucket_view=True)
+    return DistributedDataParallel(objective, find_unused_parameters=True, gradient_as_bucket_view=True)
 
 
 def blocks_of(network: nn.Module) -> list[nn.Module]:
@@ -62,6 +62,7 @@ def compile_parts(network: nn.Module) -> None:
     All blocks share what is compiled. Windows come in many sizes, so these become symbols; heads get one graph per image size.
     """
     torch._dynamo.config.cache_size_limit = 256  # image sizes x kinds of block
+    torch._dynamo.config.optimize_ddp = False  # it would cut graphs at DDP's buckets, which are larger than these
     for name, module in network.named_modules():
         if isinstance(module, Block) and "backbone." in name:
             replace_forward(module, torch.compile(module.forward, dynamic=None))

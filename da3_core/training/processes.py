@@ -51,6 +51,8 @@ def join_processes(device: str) -> Iterator[Processes]:
     torch_device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(torch_device)
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
     if "WORLD_SIZE" not in os.environ:
         yield Processes(0, 1, torch_device)
         return

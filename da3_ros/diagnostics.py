@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -96,39 +96,89 @@ class Faults:
             return {name: fault for name, fault in self._faults.items() if name.startswith(prefix)}
 
 
-@dataclass
 class Health:
     """The node's meters. A camera's faults are named `<camera>/<what>`, the node's own have no slash."""
 
-    cameras: tuple[str, ...]
-    faults: Faults = field(default_factory=Faults)
-    latency_s: Percentiles = field(default_factory=Percentiles)
-    input_rates: dict[str, Rate] = field(init=False)
-    output_rates: dict[str, Rate] = field(init=False)
-    drops: Counter[str] = field(default_factory=Counter)  # by reason
-
-    def __post_init__(self) -> None:
+    def __init__(self, cameras: Iterable[str], log: Callable[[Level, str], None]) -> None:
+        self.cameras = tuple(cameras)
+        self.frames_in = 0
+        self.frames_out = 0
+        self.last_event = "none"
+        self._log = log
+        self._lock = threading.Lock()
+        self._faults = Faults()
+        self._drops: Counter[str] = Counter()  # by reason
         self.restart_meters()
 
     def restart_meters(self) -> None:
-        self.input_rates = {camera: Rate() for camera in self.cameras}
-        self.output_rates = {camera: Rate() for camera in self.cameras}
+        """Rates and latencies begin anew, as when the node becomes active; counts go on."""
+        self._latency_s = Percentiles()
+        self._input_rates = {camera: Rate() for camera in self.cameras}
+        self._output_rates = {camera: Rate() for camera in self.cameras}
+
+    @property
+    def frames_dropped(self) -> int:
+        with self._lock:
+            return self._drops.total()
+
+    def received(self, camera: str) -> None:
+        self.frames_in += 1
+        self._input_rates[camera].tick()
+
+    def published(self, camera: str, latency_s: float) -> None:
+        self.frames_out += 1
+        self._output_rates[camera].tick()
+        self._latency_s.add(latency_s)
+
+    def drop(self, reason: str, images: int = 1) -> None:
+        with self._lock:
+            self._drops[reason] += images
+
+    def raise_fault(self, name: str, text: str, level: Level = Level.WARN) -> None:
+        """Shows until cleared; logged when it is new."""
+        if self._faults.raised(name, text, level):
+            self._log(level, f"{name}: {text}")
+
+    def clear(self, name: str) -> None:
+        if self._faults.cleared(name):
+            self._log(Level.OK, f"{name}: recovered")
+
+    def note(self, text: str) -> None:
+        """Something that happened and is over."""
+        self.last_event = text
+        self._log(Level.WARN, text)
+
+    def check_silence(self, silent_after_s: float) -> None:
+        """Raises and clears the faults of cameras that send nothing."""
+        for camera, rate in self._input_rates.items():
+            if rate.silent_s > silent_after_s:
+                self.raise_fault(f"{camera}/silent", f"no image for {rate.silent_s:.1f} s", Level.ERROR)
+            else:
+                self.clear(f"{camera}/silent")
 
     def camera_report(self, camera: str) -> Report:
-        incoming, outgoing = self.input_rates[camera], self.output_rates[camera]
-        values = {"input rate [Hz]": f"{incoming.hz:.2f}", "output rate [Hz]": f"{outgoing.hz:.2f}", "silent [s]": f"{incoming.silent_s:.1f}"}
-        return report(f"camera {camera}", self.faults.starting_with(f"{camera}/").values(), values)
+        incoming, outgoing = self._input_rates[camera], self._output_rates[camera]
+        values = {
+            "input rate [Hz]": f"{incoming.hz:.2f}",
+            "output rate [Hz]": f"{outgoing.hz:.2f}",
+            "silent [s]": f"{incoming.silent_s:.1f}",
+        }
+        return report(f"camera {camera}", self._faults.starting_with(f"{camera}/").values(), values)
 
     def node_report(self, values: dict[str, str]) -> Report:
-        own = {name: fault for name, fault in self.faults.starting_with("").items() if "/" not in name}
-        p50, p95, p99 = self.latency_s.at(50, 95, 99)
+        own = [fault for name, fault in self._faults.starting_with("").items() if "/" not in name]
+        p50, p95, p99 = self._latency_s.at(50, 95, 99)
         measured = {
+            "frames in": str(self.frames_in),
+            "frames out": str(self.frames_out),
+            "frames dropped": str(self.frames_dropped),
+            "last event": self.last_event,
             "latency p50 [ms]": f"{1e3 * p50:.1f}",
             "latency p95 [ms]": f"{1e3 * p95:.1f}",
             "latency p99 [ms]": f"{1e3 * p99:.1f}",
-            **{f"dropped: {reason}": str(count) for reason, count in sorted(self.drops.items())},
+            **{f"dropped, {reason}": str(count) for reason, count in sorted(self._drops.items())},
         }
-        return report("depth", own.values(), values | measured)
+        return report("depth", own, values | measured)
 
 
 def report(name: str, faults: Iterable[Fault], values: dict[str, str]) -> Report:

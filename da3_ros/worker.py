@@ -10,13 +10,14 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 MAX_WAITING = 32  # a pose that never comes must not pile up images
+POLL_S = 0.005  # what items wait for tells nobody when it comes: tf2's buffer belongs to others
 
 
 class Inbox(Generic[T]):
     """Holds items until they may be worked on. The newest that may wins; older ones are dropped and counted.
 
     `is_ready` says whether an item has all it needs (its poses). One that has not waits up to `patience_s` and is ready then anyway, so
-    that waiting blocks nobody: `put` and `poke` return at once, and items behind it can overtake.
+    that waiting blocks nobody: `put` returns at once, and items behind it can overtake.
     """
 
     def __init__(self, is_ready: Callable[[T], bool], patience_s: float, on_drop: Callable[[T], None]) -> None:
@@ -33,11 +34,6 @@ class Inbox(Generic[T]):
             self._drop_oldest(max(self._newest_ready(), len(self._items) - MAX_WAITING))
             self._changed.notify()
 
-    def poke(self) -> None:
-        """Something that items may be waiting for has come."""
-        with self._changed:
-            self._changed.notify()
-
     def take(self) -> T | None:
         """The newest ready item, waited for; None once closed."""
         with self._changed:
@@ -46,13 +42,15 @@ class Inbox(Generic[T]):
                 if newest >= 0:
                     self._drop_oldest(newest)
                     return self._items.popleft()[1]
-                self._changed.wait(self._next_deadline_s())
+                self._changed.wait(POLL_S if self._items else None)
         return None
 
-    def clear(self) -> None:
-        """Forgets what waits, without counting it as dropped."""
+    def clear(self) -> list[T]:
+        """Takes out what waits, without calling it dropped."""
         with self._changed:
+            items = [item for _, item in self._items]
             self._items.clear()
+        return items
 
     def close(self) -> None:
         with self._changed:
@@ -70,9 +68,6 @@ class Inbox(Generic[T]):
     def _drop_oldest(self, count: int) -> None:
         for _ in range(count):
             self._on_drop(self._items.popleft()[1])
-
-    def _next_deadline_s(self) -> float | None:
-        return max(0.0, self._items[0][0] - time.monotonic()) if self._items else None
 
 
 class Worker(Generic[T]):
@@ -93,7 +88,10 @@ class Worker(Generic[T]):
 
     def _run(self) -> None:
         while (item := self._inbox.take()) is not None:
-            try:
-                self._work(item)
-            except Exception as error:  # one bad image must not end the thread that all images need
-                self._on_error(error)
+            self._outlive(item)
+
+    def _outlive(self, item: T) -> None:
+        try:
+            self._work(item)
+        except Exception as error:  # one bad image must not end the thread that all images need
+            self._on_error(error)

@@ -17,11 +17,15 @@ _da3_ros_venv() ( # two minutes, once
   .venv-ros/bin/python scripts/ros_prefix.py && echo "$inputs" >.venv-ros/.ready
 )
 
-_da3_colcon_build() {
-  mkdir -p "$_da3_root/build/ros"
-  (cd "$_da3_root/build/ros" && colcon --log-base log build --base-paths "$_da3_root/test/ros/underlay" "$_da3_root" \
-    --event-handlers console_cohesion- console_stderr- --cmake-args -GNinja -DPython3_EXECUTABLE="$VIRTUAL_ENV/bin/python")
-}
+_da3_colcon_build() (
+  # Built from links: CMake refuses to export numpy's headers when their environment lies inside the source directory.
+  workspace=$_da3_root/build/ros
+  mkdir -p "$workspace/src/da3"
+  ln -sfn "$_da3_root"/{CMakeLists.txt,package.xml,config,da3_core,da3_ros,launch,msg,scripts} "$workspace/src/da3/"
+  ln -sfn "$_da3_root/test/ros/underlay/tf2_msgs" "$workspace/src/"
+  cd "$workspace" && colcon --log-base log build --event-handlers console_cohesion- console_stderr- \
+    --cmake-args -GNinja -DPython3_EXECUTABLE="$VIRTUAL_ENV/bin/python"
+)
 
 _da3_ros_venv && . "$_da3_root/.venv-ros/bin/activate" &&
   export AMENT_PREFIX_PATH=$VIRTUAL_ENV CMAKE_PREFIX_PATH=$VIRTUAL_ENV &&

@@ -1,0 +1,139 @@
+"""The live transform tree at a stamp, from tf2_ros where it is installed and from our own tree elsewhere; raises when it cannot answer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from tf2_msgs.msg import TFMessage
+
+from da3_core import Float64Array, PoseConfig
+
+from .from_msg import MessageError, transforms_from_msg
+from .libraries import make_rigid_reader
+from .tf_tree import TransformError, TransformTree
+
+Refuse = Callable[[str], None]
+
+
+class Transforms(Protocol):
+    """What TF knows."""
+
+    def transform(self, target: str, source: str, stamp_ns: int) -> Float64Array:
+        """T_target_source (4, 4) at the stamp; raises TransformError when it is not known, or not yet."""
+
+    def is_known(self, target: str, source: str, stamp_ns: int) -> bool:
+        """Whether nothing better can come than what `transform` says now."""
+
+    def forget(self) -> None:
+        """Drops what moves, after a clock that jumped back."""
+
+    def close(self) -> None:
+        """Ends the subscriptions."""
+
+
+class OwnTransforms:
+    """Subscribes to /tf and /tf_static itself."""
+
+    def __init__(self, node: Any, config: PoseConfig, refuse: Refuse) -> None:
+        from rclpy.qos import DurabilityPolicy, QoSProfile
+
+        self._node = node
+        self._refuse = refuse
+        self._tree = TransformTree(config)
+        self._lock = threading.Lock()
+        static_qos = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._subscriptions = [
+            node.create_subscription(TFMessage, "/tf", lambda msg: self._add(msg, self._tree.add), QoSProfile(depth=100)),
+            node.create_subscription(TFMessage, "/tf_static", lambda msg: self._add(msg, self._tree.add_static), static_qos),
+        ]
+
+    def transform(self, target: str, source: str, stamp_ns: int) -> Float64Array:
+        with self._lock:
+            return self._tree.transform(target, source, stamp_ns)
+
+    def is_known(self, target: str, source: str, stamp_ns: int) -> bool:
+        with self._lock:
+            return self._tree.is_known(target, source, stamp_ns)
+
+    def forget(self) -> None:
+        with self._lock:
+            self._tree.forget_poses()
+
+    def close(self) -> None:
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+
+    def _add(self, msg: Any, add: Callable[[Any], None]) -> None:
+        try:
+            transforms = transforms_from_msg(msg)
+        except MessageError as error:
+            self._refuse(str(error))
+            return
+        with self._lock:
+            for transform in transforms:
+                add(transform)
+
+
+class Tf2Transforms:
+    """tf2's buffer and listener. The buffer is not given the node: its reaction to a jumping clock raises in several releases."""
+
+    def __init__(self, node: Any, config: PoseConfig) -> None:
+        import tf2_ros
+        from rclpy.duration import Duration
+
+        self._error = tf2_ros.TransformException
+        self._buffer = tf2_ros.Buffer(cache_time=Duration(seconds=config.memory_s))
+        self._listener = tf2_ros.TransformListener(self._buffer, node)
+        self._rigid_from_msg = make_rigid_reader()
+
+    def transform(self, target: str, source: str, stamp_ns: int) -> Float64Array:
+        from rclpy.time import Time
+
+        try:
+            found = self._buffer.lookup_transform(target, source, Time(nanoseconds=stamp_ns))
+        except self._error as error:
+            raise TransformError(str(error)) from error
+        return self._rigid_from_msg(found.transform)
+
+    def is_known(self, target: str, source: str, stamp_ns: int) -> bool:
+        from rclpy.time import Time
+
+        return bool(self._buffer.can_transform(target, source, Time(nanoseconds=stamp_ns)))
+
+    def forget(self) -> None:
+        self._buffer.clear()  # static transforms stay
+
+    def close(self) -> None:
+        self._listener.unregister()
+
+
+class OwnBroadcaster:
+    """tf2_ros.TransformBroadcaster's one method."""
+
+    def __init__(self, node: Any) -> None:
+        from rclpy.qos import QoSProfile
+
+        self._publisher = node.create_publisher(TFMessage, "/tf", QoSProfile(depth=100))
+
+    def sendTransform(self, transforms: Sequence[Any]) -> None:
+        self._publisher.publish(TFMessage(transforms=list(transforms)))
+
+
+def make_transforms(node: Any, config: PoseConfig, refuse: Refuse) -> Transforms:
+    """`refuse` is told of transforms that cannot be used (tf2 logs them itself)."""
+    try:
+        import tf2_ros  # noqa: F401
+    except ImportError:
+        return OwnTransforms(node, config, refuse)
+    return Tf2Transforms(node, config)
+
+
+def make_broadcaster(node: Any) -> Any:
+    """Something with sendTransform(list of TransformStamped)."""
+    try:
+        from tf2_ros import TransformBroadcaster
+    except ImportError:
+        return OwnBroadcaster(node)
+    return TransformBroadcaster(node)

@@ -1,0 +1,121 @@
+"""What is alive while the node is active: images come in on the executor's thread, results go out on the worker's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from da3_core import Engine, FrameResult, StaleStamp, Stream, Synchronizer, Uint8Array, is_restart
+
+from .diagnostics import Health, Level
+from .pipeline import Arrival, CameraState, EngineBrokenError, Pipeline
+from .poses import Poses
+from .recorder import Recorder
+from .settings import Parameters
+from .worker import Inbox, Worker
+
+Arrivals = Sequence[Arrival]
+STOP_S = 10.0  # longest that a deactivation waits for the image in work
+
+
+class LiveRun:
+    """From activation to deactivation. `put`, `configure` and `reset` return at once; the worker calls `publish` and `on_failure`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        parameters: Parameters,
+        cameras: Mapping[str, CameraState],
+        poses: Poses,
+        decode: Callable[[Any], Uint8Array],
+        health: Health,
+        recorder: Recorder,
+        publish: Callable[[Sequence[FrameResult], float], None],
+        on_failure: Callable[[EngineBrokenError], None],
+    ) -> None:
+        """publish(results, received_s) sends one set's results; its anchor's image came at that time of the monotonic clock."""
+        self._engine, self._parameters, self._poses, self._health, self._recorder = engine, parameters, poses, health, recorder
+        self._publish, self._on_failure = publish, on_failure
+        self._camera_names = list(cameras)
+        self._last_stamp_ns: dict[str, int] = {}
+        self._reset_asked = False
+        self._adopted = parameters
+        self._synchronizer = self._make_synchronizer()
+        self._pipeline = Pipeline(engine, parameters, cameras, poses, decode, health)
+        self._inbox: Inbox[Arrivals] = Inbox(self._knows_poses, parameters.node.pose_timeout_s, self._on_overload)
+        self._worker = Worker(self._inbox, self._work, self._on_error)
+
+    def put(self, arrival: Arrival) -> None:
+        """An image has come."""
+        self._health.received(arrival.camera)
+        try:
+            restarted = is_restart(self._last_stamp_ns.get(arrival.camera), arrival.stamp_ns, arrival.camera)
+        except StaleStamp:
+            self._health.drop("stamp not after the last one")
+            return
+        if restarted:
+            self._begin_new_run()
+        self._last_stamp_ns[arrival.camera] = arrival.stamp_ns
+        for arrivals in self._synchronizer.push(arrival):
+            self._inbox.put(arrivals)
+
+    def configure(self, parameters: Parameters) -> None:
+        """New settings, from the next image on; raises ValueError when the engine cannot do what they ask for."""
+        Stream(self._engine, parameters.stream)
+        if parameters.stream.rig != self._parameters.stream.rig:
+            self._parameters = parameters
+            self._synchronizer = self._make_synchronizer()
+        self._parameters = parameters
+
+    def reset(self) -> None:
+        """The window, the scale and the world begin anew with the next image."""
+        self._reset_asked = True
+
+    def stop(self) -> bool:
+        """False when the worker is stuck."""
+        return self._worker.stop(STOP_S)
+
+    def _begin_new_run(self) -> None:
+        stale = sum(len(arrivals) for arrivals in self._inbox.clear())
+        self._health.drop("clock went back", stale)
+        self._health.note("the clock went back: a new run begins")
+        self._last_stamp_ns.clear()
+        self._synchronizer = self._make_synchronizer()
+        self._poses.forget()
+        self.reset()
+
+    def _make_synchronizer(self) -> Synchronizer[Arrival]:
+        return Synchronizer(self._parameters.stream.rig, self._camera_names)
+
+    def _knows_poses(self, arrivals: Arrivals) -> bool:
+        return all(self._poses.is_known(arrival.camera, arrival.frame_id, arrival.stamp_ns) for arrival in arrivals)
+
+    def _on_overload(self, arrivals: Arrivals) -> None:
+        self._health.drop("a newer image was ready", len(arrivals))
+
+    def _work(self, arrivals: Arrivals) -> None:
+        parameters = self._adopt_settings()
+        results = self._pipeline.process(arrivals)
+        if not results:
+            return
+        self._publish(results, arrivals[0].received_s)
+        for result in results:
+            self._recorder.add(result, parameters.node.save_interval_s)
+
+    def _adopt_settings(self) -> Parameters:
+        parameters = self._parameters
+        if parameters is not self._adopted:
+            self._adopted = parameters
+            self._pipeline.configure(parameters)
+        if self._reset_asked:
+            self._reset_asked = False
+            self._pipeline.reset()
+            self._recorder.clear()
+        return parameters
+
+    def _on_error(self, error: Exception) -> None:
+        if isinstance(error, EngineBrokenError):
+            self._inbox.close()
+            self._on_failure(error)
+        else:
+            self._health.raise_fault("internal", f"{type(error).__name__}: {error}", Level.ERROR)

@@ -1,0 +1,354 @@
+"""The live node: parameters, subscriptions, publishers, lifecycle. Callbacks convert, call, publish."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rclpy
+import torch
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from nav_msgs.msg import Odometry
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import qos_profile_sensor_data
+from std_srvs.srv import Trigger
+
+from da3_core import Engine, FrameResult, ModelConfig, load_model, make_engine
+
+from .cameras import CameraInput
+from .diagnostics import Health, Level, Report
+from .frames import Transforms, make_transforms
+from .from_msg import MessageError
+from .libraries import make_image_decoder
+from .live import LiveRun
+from .parameters import declare, from_ros
+from .poses import NoPoses, OdometryPoses, Poses, TfPoses, rigid_from_text
+from .publishers import Publishers
+from .recorder import Recorder
+from .to_msg import StreamCounts
+
+SUCCESS, ERROR = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.ERROR
+EXIT_S = 1.5  # after a signal; then the process ends whatever an engine is busy with
+
+
+def load_engine(config: ModelConfig) -> Engine:
+    """The network and what runs it, ready for its first image."""
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    return make_engine(config.engine, load_model(config.model, device=device), device)
+
+
+@dataclass
+class Session:
+    """What lives from configure to cleanup."""
+
+    engine: Engine
+    cameras: dict[str, CameraInput]
+    transforms: Transforms | None
+    poses: Poses
+    publishers: Publishers
+    recorder: Recorder
+    odometry_subscription: Any
+
+
+class DepthNode(LifecycleNode):  # type: ignore[misc]
+    """`load` makes the engine from its settings; it is called in configure, never later."""
+
+    def __init__(self, load: Callable[[ModelConfig], Engine] = load_engine, **options: Any) -> None:
+        super().__init__("da3", **options)
+        self._load = load
+        self._parameters = declare(self)
+        self._health = Health(self._parameters.node.cameras, self._log)
+        self._session: Session | None = None
+        self._run: LiveRun | None = None
+        self._failure: str | None = None
+        self._last_result: FrameResult | None = None
+        self._start_at_s: float | None = time.monotonic() if self._parameters.node.autostart else None
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # a simulation that pauses does not silence us
+        self.create_timer(1.0, self._publish_diagnostics, clock=steady)
+        self.create_timer(0.1, self._start_when_due, clock=steady)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(Trigger, "~/save", self._on_save)
+
+    # lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._guarded("configure", lambda: self._configure(state))
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._guarded("activate", lambda: self._activate(state))
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        if self._failure is not None:
+            return ERROR
+        return self._guarded("deactivate", lambda: self._deactivate(state))
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._guarded("clean up", self._release)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._guarded("shut down", self._release)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Lets go of everything; autostart tries again after a while, a manager may at any time."""
+        self._failure = None
+        self._release()
+        if self._parameters.node.autostart:
+            self._start_at_s = time.monotonic() + self._parameters.node.restart_interval_s
+        return SUCCESS
+
+    def _guarded(self, what: str, transition: Callable[[], None]) -> TransitionCallbackReturn:
+        """rclpy swallows exceptions of transitions: here they are told, and lead to on_error."""
+        try:
+            transition()
+        except Exception as error:
+            self._health.raise_fault("lifecycle", f"cannot {what}: {type(error).__name__}: {error}", Level.ERROR)
+            return ERROR
+        self._health.clear("lifecycle")
+        return SUCCESS
+
+    def _configure(self, state: LifecycleState) -> None:
+        node = self._parameters.node
+        cameras = self._parameters.cameras
+        T_base_cam = {name: rigid_from_text(camera.extrinsics) for name, camera in cameras.items() if camera.extrinsics}
+        engine = self._load(self._parameters.model)
+        transforms = None if node.pose_source == "none" else self._make_transforms()
+        poses, odometry_subscription = self._make_poses(transforms, T_base_cam)
+        self._session = Session(
+            engine,
+            {name: CameraInput(self, name, camera, node, self._on_image, self._on_calibration) for name, camera in cameras.items()},
+            transforms,
+            poses,
+            Publishers(self, node.cameras),
+            Recorder(node.save_voxel_m, node.save_max_points),
+            odometry_subscription,
+        )
+        super().on_configure(state)
+
+    def _activate(self, state: LifecycleState) -> None:
+        session = self._session
+        if session is None:
+            raise RuntimeError("configure comes first")
+        self._health.restart_meters()
+        self._run = LiveRun(
+            session.engine,
+            self._parameters,
+            session.cameras,
+            session.poses,
+            make_image_decoder(),
+            self._health,
+            session.recorder,
+            self._publish,
+            self._on_engine_failure,
+        )
+        for camera in session.cameras.values():
+            camera.start()
+        super().on_activate(state)
+
+    def _deactivate(self, state: LifecycleState) -> None:
+        super().on_deactivate(state)
+        self._stop_run()
+
+    def _stop_run(self) -> None:
+        run, self._run = self._run, None
+        if run is None or self._session is None:
+            return
+        for camera in self._session.cameras.values():
+            camera.stop()
+        if not run.stop():
+            raise RuntimeError("the engine does not come back from an image")
+        self._session.engine.reset()
+
+    def _release(self) -> None:
+        self._stop_run()
+        session, self._session = self._session, None
+        if session is None:
+            return
+        session.publishers.close()
+        for camera in session.cameras.values():
+            camera.close()
+        if session.transforms is not None:
+            session.transforms.close()
+        if session.odometry_subscription is not None:
+            self.destroy_subscription(session.odometry_subscription)
+        del session
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _start_when_due(self) -> None:
+        if self._start_at_s is None or time.monotonic() < self._start_at_s:
+            return
+        self._start_at_s = None  # on_error sets it again
+        if self.trigger_configure() != SUCCESS:
+            return
+        if self._parameters.node.build_only:
+            self.get_logger().info("the engine is built")
+            rclpy.try_shutdown(context=self.context)
+            return
+        self.trigger_activate()
+
+    # inputs
+
+    def _make_transforms(self) -> Transforms:
+        return make_transforms(self, self._parameters.stream.poses, lambda text: self._health.raise_fault("tf", text))
+
+    def _make_poses(self, transforms: Transforms | None, T_base_cam: dict[str, Any]) -> tuple[Poses, Any]:
+        node = self._parameters.node
+        if transforms is None:
+            return NoPoses(), None
+        if node.pose_source == "tf":
+            return TfPoses(transforms, node.world_frame), None
+        poses = OdometryPoses(transforms, node.world_frame, T_base_cam, self._parameters.stream.poses)
+        return poses, self.create_subscription(
+            Odometry, node.odometry_topic, lambda msg: self._on_odometry(poses, msg), qos_profile_sensor_data
+        )
+
+    def _on_odometry(self, poses: OdometryPoses, msg: Odometry) -> None:
+        try:
+            poses.add(msg)
+        except MessageError as error:
+            self._health.raise_fault("odometry", str(error), Level.ERROR)
+        else:
+            self._health.clear("odometry")
+
+    def _on_image(self, arrival: Any) -> None:
+        if self._run is not None:
+            self._run.put(arrival)
+
+    def _on_calibration(self, camera: str, problem: str) -> None:
+        if problem:
+            self._health.raise_fault(f"{camera}/camera_info", problem, Level.ERROR)
+        else:
+            self._health.clear(f"{camera}/camera_info")
+
+    def _on_set_parameters(self, changes: Sequence[Any]) -> SetParametersResult:
+        known = self._parameters.flat()
+        try:
+            changed = self._parameters
+            for change in changes:
+                if change.name in known:  # the others are rclpy's own
+                    changed = changed.with_setting(change.name, from_ros(change.value))
+            if self._run is not None:
+                self._run.configure(changed)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        self._parameters = changed
+        return SetParametersResult(successful=True)
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = self._run is not None
+        response.message = "the next image begins a new run" if self._run is not None else "the node is not active"
+        if self._run is not None:
+            self._run.reset()
+        return response
+
+    def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._session is None:
+            response.message = "nothing is recorded before the node is configured"
+            return response
+        try:
+            response.message = self._session.recorder.save(Path(self._parameters.node.save_directory).expanduser())
+            response.success = True
+        except OSError as error:
+            response.message = f"cannot write: {error}"
+        return response
+
+    # outputs, called by the worker
+
+    def _publish(self, results: Sequence[FrameResult], received_s: float) -> None:
+        session, health = self._session, self._health
+        if session is None:
+            return
+        counts = StreamCounts(health.frames_in, health.frames_out, health.frames_dropped)
+        session.publishers.publish(results, self._parameters, counts, time.monotonic() - received_s)
+        latency_s = time.monotonic() - received_s
+        for result in results:
+            health.published(result.camera, latency_s)
+        for event in results[0].events:
+            health.note(event)
+        self._last_result = results[0]
+
+    def _on_engine_failure(self, error: Exception) -> None:
+        self._failure = str(error)
+        self.executor.create_task(self.trigger_deactivate)  # transitions belong to the executor's thread
+
+    # health
+
+    def _log(self, level: Level, text: str) -> None:
+        logger = self.get_logger()
+        {Level.OK: logger.info, Level.WARN: logger.warning}.get(level, logger.error)(text)
+
+    def _publish_diagnostics(self) -> None:
+        reports = [self._health.node_report(self._state_values())]
+        if self._run is not None:
+            self._health.check_silence(self._parameters.node.silent_after_s)
+            reports += [self._health.camera_report(camera) for camera in self._parameters.node.cameras]
+        message = DiagnosticArray(status=[self._diagnostic_status(report) for report in reports])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+    def _state_values(self) -> dict[str, str]:
+        state = "active" if self._run is not None else "inactive" if self._session is not None else "unconfigured"
+        values = {"state": state, "model": self._parameters.model.model}
+        if self._session is not None:
+            values["engine"] = str(self._session.engine)
+        if torch.cuda.is_available():
+            values["GPU memory [MB]"] = f"{torch.cuda.memory_allocated() / 1e6:.0f}"
+        result = self._last_result
+        if self._run is not None and result is not None:
+            values |= {
+                "mode": result.mode,
+                "mode reason": result.mode_reason,
+                "scale": f"{result.scale.value:.4f}",
+                "scale log variance": f"{result.scale.log_variance:.5f}",
+                "scale source": result.scale.source,
+                "window views": str(result.window_views),
+            }
+        return values
+
+    def _diagnostic_status(self, report: Report) -> DiagnosticStatus:
+        return DiagnosticStatus(
+            level=bytes([report.level]),
+            name=f"{self.get_name()}: {report.name}",
+            message=report.message,
+            hardware_id=self.get_fully_qualified_name(),
+            values=[KeyValue(key=key, value=value) for key, value in report.values.items()],
+        )
+
+
+def main(make_node: Callable[[], DepthNode] = DepthNode) -> None:
+    """Runs the node until a signal, and ends within two seconds of it."""
+    rclpy.init()
+    threading.Thread(target=_exit_in_time, name="da3-exit", daemon=True).start()
+    try:
+        node = make_node()
+    except (ParameterException, ValueError) as error:
+        raise SystemExit(f"da3: {error}") from error
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _exit_in_time() -> None:
+    while rclpy.ok():
+        time.sleep(0.05)
+    time.sleep(EXIT_S)
+    os._exit(0)  # an engine may be in the middle of a long call that hears no signal

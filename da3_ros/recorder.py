@@ -1,0 +1,108 @@
+"""What the save service writes: the coloured cloud seen so far, one point per voxel, and the trajectory. Both are bounded."""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from da3_core import Float32Array, Float64Array, FrameResult, quaternion_from_rotation
+
+from .to_msg import cloud_points
+
+BITS = 21  # of a voxel's index along each axis: a million voxels to either side of the origin
+MAX_POSES = 200_000
+PLY_DTYPE = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")])
+
+
+class VoxelCloud:
+    """The first point seen in every voxel, up to a number of voxels. `voxel_m` = 0 keeps none."""
+
+    def __init__(self, voxel_m: float, max_points: int) -> None:
+        self._voxel_m = voxel_m
+        self._max_points = max_points
+        self._keys = np.empty(0, np.int64)  # sorted
+        self._points = np.empty(0, PLY_DTYPE)  # in the order of _keys
+
+    @property
+    def points(self) -> npt.NDArray[np.void]:
+        return self._points
+
+    def add(self, points: npt.NDArray[np.void]) -> None:
+        """Points (M,) of PLY_DTYPE, metres in the world frame."""
+        if not self._voxel_m or len(self._keys) >= self._max_points:
+            return
+        keys, first = np.unique(_voxel_keys(points, self._voxel_m), return_index=True)
+        at = np.searchsorted(self._keys, keys)
+        is_new = ~np.isin(keys, self._keys, assume_unique=True)
+        is_new &= np.cumsum(is_new) <= self._max_points - len(self._keys)
+        self._keys = np.insert(self._keys, at[is_new], keys[is_new])
+        self._points = np.insert(self._points, at[is_new], points[first[is_new]])
+
+
+class Recorder:
+    """Filled by the worker, saved by a service."""
+
+    def __init__(self, voxel_m: float, max_points: int) -> None:
+        self._voxel_m, self._max_points = voxel_m, max_points
+        self._lock = threading.Lock()
+        self.clear()
+
+    def clear(self) -> None:
+        with self._lock:
+            self._cloud = VoxelCloud(self._voxel_m, self._max_points)
+            self._trajectory = array("d")  # rows of a TUM file: t x y z qx qy qz qw
+            self._next_cloud_ns: dict[str, int] = {}
+
+    def add(self, result: FrameResult, interval_s: float) -> None:
+        """A placed result; its points are taken once per interval and camera."""
+        T_world_cam = result.T_world_cam
+        if T_world_cam is None:
+            return
+        with self._lock:
+            q_xyzw = quaternion_from_rotation(torch.from_numpy(T_world_cam[:3, :3])).tolist()
+            self._trajectory.extend((result.stamp_ns * 1e-9, *T_world_cam[:3, 3], *q_xyzw))
+            if len(self._trajectory) > 8 * MAX_POSES:
+                self._trajectory = array("d", np.asarray(self._trajectory).reshape(-1, 8)[::2].tobytes())
+            if result.scale.is_metric and result.stamp_ns >= self._next_cloud_ns.get(result.camera, result.stamp_ns):
+                self._next_cloud_ns[result.camera] = result.stamp_ns + int(1e9 * interval_s)
+                self._cloud.add(_world_points(result, T_world_cam))
+
+    def save(self, folder: Path) -> str:
+        """Writes cloud.ply and trajectory.tum into a folder that is made where needed; says what was written. Raises OSError."""
+        with self._lock:
+            points, trajectory = self._cloud.points, np.asarray(self._trajectory).reshape(-1, 8)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_ply(folder / "cloud.ply", points)
+        np.savetxt(folder / "trajectory.tum", trajectory, fmt="%.9f")
+        return f"{len(points)} points and {len(trajectory)} poses in {folder.resolve()}"
+
+
+def _world_points(result: FrameResult, T_world_cam: Float64Array) -> npt.NDArray[np.void]:
+    seen = cloud_points(result, "dense")[0]
+    xyz_cam: Float32Array = np.stack([seen["x"], seen["y"], seen["z"]], axis=-1)
+    xyz_world = xyz_cam @ T_world_cam[:3, :3].T + T_world_cam[:3, 3]
+    points = np.empty(len(seen), PLY_DTYPE)
+    for i, axis in enumerate("xyz"):
+        points[axis] = xyz_world[:, i]
+    for channel, shift in (("red", 16), ("green", 8), ("blue", 0)):
+        points[channel] = seen["rgb"] >> shift & 255
+    return points
+
+
+def _voxel_keys(points: npt.NDArray[np.void], voxel_m: float) -> npt.NDArray[np.int64]:
+    key = np.zeros(len(points), np.int64)
+    for axis in "xyz":
+        index = np.floor(points[axis].astype(np.float64) / voxel_m).astype(np.int64) + (1 << BITS - 1)
+        key = key << BITS | np.clip(index, 0, (1 << BITS) - 1)
+    return key
+
+
+def _write_ply(path: Path, points: npt.NDArray[np.void]) -> None:
+    properties = [f"property {'float' if points.dtype[name].kind == 'f' else 'uchar'} {name}" for name in PLY_DTYPE.names or ()]
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}", *properties, "end_header"]
+    path.write_bytes("\n".join([*header, ""]).encode() + points.tobytes())

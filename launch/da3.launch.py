@@ -1,0 +1,51 @@
+"""The node on a robot: ros2 launch da3 da3.launch.py params_file:=mine.yaml"""
+
+from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchDescription
+
+
+def generate_launch_description() -> LaunchDescription:
+    config = PathJoinSubstitution([FindPackageShare("da3"), "config"])
+    arguments = [
+        DeclareLaunchArgument(
+            "params_file", default_value=PathJoinSubstitution([config, "one_camera.yaml"]), description="cameras and settings: see config/"
+        ),
+        DeclareLaunchArgument("namespace", default_value="", description="namespace of the node and its topics"),
+        DeclareLaunchArgument("use_sim_time", default_value="false", description="take time from /clock"),
+        DeclareLaunchArgument("autostart", default_value="true", description="false: leave the lifecycle to a manager"),
+        DeclareLaunchArgument("large_messages", default_value="false", description="Fast DDS with a large shared-memory segment"),
+        DeclareLaunchArgument("rviz", default_value="false", description="show inputs and outputs"),
+        DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn or error"),
+    ]
+    use_sim_time = ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
+    autostart = ParameterValue(LaunchConfiguration("autostart"), value_type=bool)
+    node = LifecycleNode(
+        package="da3",
+        executable="da3_node",
+        name="da3",
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[LaunchConfiguration("params_file"), {"use_sim_time": use_sim_time, "autostart": autostart}],
+        arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
+        output="screen",
+        emulate_tty=True,
+    )
+    rviz = Node(
+        package="rviz2",
+        executable="rviz2",
+        name="rviz2",
+        arguments=["-d", PathJoinSubstitution([config, "da3.rviz"])],
+        parameters=[{"use_sim_time": use_sim_time}],
+        condition=IfCondition(LaunchConfiguration("rviz")),
+    )
+    large_messages = SetEnvironmentVariable(
+        "FASTRTPS_DEFAULT_PROFILES_FILE",
+        PathJoinSubstitution([config, "fastdds-large.xml"]),
+        condition=IfCondition(LaunchConfiguration("large_messages")),
+    )
+    return LaunchDescription([*arguments, large_messages, node, rviz])

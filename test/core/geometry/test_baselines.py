@@ -78,8 +78,8 @@ def test_none_when_the_network_saw_no_motion():
 
 def test_views_that_stood_still_do_not_spoil_those_that_moved():
     centres = torch.cat([noise(0, torch.empty(6, 3), 0.002), line(0.3, 3)[1:]])
-    found = scale_from_baselines(centres, (centres + noise(1, centres, 0.002)) / 2, GATE)
-    assert found is not None and found[0] == pytest.approx(2.0, rel=0.03)
+    found = scale_from_baselines(centres, (centres + noise(1, centres, 0.01)) / 2, GATE)
+    assert found is not None and found[0] == pytest.approx(2.0, rel=0.1)
 
 
 def test_one_wrong_given_pose_among_five_is_outvoted():

@@ -25,6 +25,13 @@ def test_noiseless_cameras_are_recovered_whatever_the_principal_point(random_rig
     torch.testing.assert_close(K_found, K, atol=1e-4, rtol=1e-6)
 
 
+def test_skew_does_not_leak_into_the_principal_point(random_rigid):
+    K = intrinsics(70, 75, 40, 30)
+    K[0, 1] = 9
+    _, K_found = camera_from_rays(rays_from_cameras(random_rigid(2), K, (H, W), (32, 48)), torch.ones(32, 48), (H, W))
+    torch.testing.assert_close(K_found, intrinsics(70, 75, 40, 30))
+
+
 @pytest.mark.parametrize("yaw_deg", [0, 45, 89.9, 90, 135, 180])
 def test_outliers_and_noise_are_borne_in_every_direction_of_view(yaw_deg):
     yaw = math.radians(yaw_deg)

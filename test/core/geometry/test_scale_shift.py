@@ -64,6 +64,13 @@ def test_ransac_bears_wrong_sparse_depth_that_bends_least_squares(seed):
     assert abs(robust[0] - 1.5) < 0.1
 
 
+def test_ransac_takes_no_negative_scale_though_more_pairs_ask_for_it():
+    d = 1 + 8 * torch.rand(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    reference = torch.where(torch.arange(1000) < 550, 20 - 2 * d, 2 * d)
+    scale, _ = ransac_scale_shift(d, reference, torch.ones(1000, dtype=torch.bool))
+    assert scale > 1
+
+
 def test_ransac_is_seeded():
     d = depths(1, 500)
     noisy = d + torch.randn(500, generator=torch.Generator().manual_seed(2), dtype=torch.float64)

@@ -116,6 +116,13 @@ def test_align_points_bears_wrong_correspondences(random_sim3, seed, wrong_share
     assert (found.t - truth.t).norm() < 0.005 * truth.scale
 
 
+def test_align_points_bears_wrong_points_far_away(random_sim3):
+    truth, p_b = random_sim3(1), cloud(2, 300)
+    p_a = apply(truth, p_b)
+    p_b[:100], p_a[:100] = 50 * cloud(3, 100), 50 * cloud(4, 100)
+    assert_same(align_points(p_a, p_b), truth, 1e-6)
+
+
 def test_align_points_is_as_good_as_least_squares_on_clean_noise(random_sim3):
     truth, p_b = random_sim3(1), cloud(2, 2000)
     p_a = apply(truth, p_b) + 0.05 * cloud(3, 2000)

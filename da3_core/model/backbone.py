@@ -131,8 +131,8 @@ class Backbone(nn.Module):
     def embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """Tokens (V, 1 + P, D) of images (V, 3, H, W): class token, then patches row by row, with their absolute positions."""
         patches = self.patch_embed(images.to(self.patch_embed.weight.dtype)).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.cls_token.to(patches.dtype).expand(len(patches), -1, -1), patches], 1)
-        return tokens + self.position_embedding(grid).to(tokens.dtype)
+        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], 1)
+        return tokens + self.position_embedding(grid).to(self.pos_embed.dtype)
 
     def position_embedding(self, grid: tuple[int, int]) -> Tensor:
         """(1, 1 + P, D): the stored grid resampled to this one. It depends on the grid alone: constant for a fixed image size."""

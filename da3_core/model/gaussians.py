@@ -18,6 +18,7 @@ from da3_core.types import Gaussians
 RAW_CHANNELS = (2, 3, 4, 27, 1, 1)  # pixel offset, scale, quaternion, harmonics, depth offset, opacity
 MIN_SCALE, MAX_SCALE = 1e-5, 30.0  # of a Gaussian, in tenths of its pixel's footprint
 MAX_RESCALING = 3.0  # towards given cameras, either way
+STANDSTILL = 1e-10  # squared motion over squared distance from the origin, below which motion is rounding
 
 
 class GaussianDPT(nn.Module):
@@ -116,7 +117,7 @@ def _quadratic_forms(like: Tensor) -> Tensor:
 
 
 def _scale_between(p_a: Tensor, p_b: Tensor) -> Tensor:
-    """(B,): the scale of Umeyama's similarity from p_b to p_a (B, N, 3), within [1/3, 3]; one where no view moved.
+    """(B,): the scale of Umeyama's similarity from p_b to p_a (B, N, 3), within [1/3, 3]; one where either stands still.
 
     The scale is determined for two points or a line too, where the similarity is not.
     """
@@ -124,6 +125,10 @@ def _scale_between(p_a: Tensor, p_b: Tensor) -> Tensor:
     covariance = a.mT @ b
     sigma = torch.linalg.svdvals(covariance)
     sign = torch.linalg.det(covariance).sign()
-    spread = (b * b).sum((1, 2))
-    scale = (sigma[:, 0] + sigma[:, 1] + sign * sigma[:, 2]) / spread
-    return torch.where(spread > 0, scale, 1.0).clamp(1 / MAX_RESCALING, MAX_RESCALING).to(p_a.dtype)
+    scale = (sigma[:, 0] + sigma[:, 1] + sign * sigma[:, 2]) / _square(b)
+    moves = (_square(a) > STANDSTILL * _square(p_a)) & (_square(b) > STANDSTILL * _square(p_b))
+    return torch.where(moves, scale, 1.0).clamp(1 / MAX_RESCALING, MAX_RESCALING).to(p_a.dtype)
+
+
+def _square(p: Tensor) -> Tensor:
+    return p.square().sum((1, 2))

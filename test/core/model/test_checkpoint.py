@@ -235,47 +235,33 @@ def hub(saved, tmp_path):
     server.shutdown()
 
 
-def run(code, cache, **environment):
-    code = f"from da3_core.model import load_model, CheckpointError\ncache = {str(cache)!r}\n" + textwrap.dedent(code)
-    always = {"PYTHONPATH": str(REPOSITORY), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TQDM_POSITION": "-1"}
-    environment = os.environ | always | environment
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    return done
-
-
 def test_the_hub_gives_revisions_a_progress_bar_and_a_cache(hub, tmp_path):
-    online = run(
-        """
-        for revision in (None, "v2"):
-            model = load_model("someone/some-model", revision=revision, cache_dir=cache)
-            print(float(model.camera_decoder.translation.bias[0].detach()))
-        for repository, revision in (("someone/some-model", "v3"), ("someone/another", None)):
-            try:
-                load_model(repository, revision=revision, cache_dir=cache)
-            except CheckpointError as error:
-                print(error)
-        """,
-        tmp_path / "cache",
-        HF_ENDPOINT=hub,
-    )
-    first, second, no_revision, no_repository = online.stdout.splitlines()
-    assert (float(first), float(second)) == (0, 7)
-    assert "model.safetensors" in online.stderr  # the progress bar
-    assert no_revision.startswith("cannot get someone/some-model")
-    assert no_repository.startswith("cannot get someone/another")
+    code = f"""
+        import huggingface_hub
+        from da3_core.model import CheckpointError, load_model
 
-    offline = run(
-        """
-        print(float(load_model("someone/some-model", revision="v2", cache_dir=cache).camera_decoder.translation.bias[0].detach()))
-        try:
-            load_model("someone/some-model", cache_dir=cache + "/empty")
-        except CheckpointError as error:
-            print(error)
-        """,
-        tmp_path / "cache",
-        HF_HUB_OFFLINE="1",
+        def bias(source, revision=None, cache_dir={str(tmp_path / "cache")!r}):
+            try:
+                return load_model(source, revision=revision, cache_dir=cache_dir).camera_decoder.translation.bias[0].item()
+            except CheckpointError as error:
+                return error
+
+        print(bias("someone/some-model"))
+        print(bias("someone/some-model", "v2"))
+        print(bias("someone/some-model", "v3"))
+        print(bias("someone/another"))
+        huggingface_hub.constants.HF_HUB_OFFLINE = True
+        print(bias("someone/some-model", "v2"))
+        print(bias("someone/some-model", cache_dir={str(tmp_path / "empty")!r}))
+    """
+    settings = {"HF_ENDPOINT": hub, "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(REPOSITORY), "TQDM_POSITION": "-1"}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=os.environ | settings, timeout=120, check=False
     )
-    cached, error = offline.stdout.splitlines()
-    assert float(cached) == 7
-    assert "hf download someone/some-model --local-dir FOLDER" in error
+    assert done.returncode == 0, done.stderr
+    assert "model.safetensors" in done.stderr  # the progress bar
+    main, v2, v3, another, cached, offline = done.stdout.splitlines()
+    assert (float(main), float(v2), float(cached)) == (0, 7, 7)
+    assert v3.startswith("cannot get someone/some-model")
+    assert another.startswith("cannot get someone/another")
+    assert "hf download someone/some-model --local-dir FOLDER" in offline

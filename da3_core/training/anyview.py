@@ -17,7 +17,7 @@ from da3_core.scenes.sample import Samples
 from da3_core.training import losses
 from da3_core.training.config import LossConfig
 from da3_core.training.data import Draw
-from da3_core.training.objective import Labels, Values, autocast, depth_picture, given, normalise_images
+from da3_core.training.objective import Labels, Objective, Values, autocast, depth_picture, given, normalise_images
 from da3_core.types import Prediction
 
 WANTED = frozenset({"depth", "rays", "cameras"})
@@ -36,7 +36,7 @@ class AnyViewTruth:
     camera: Tensor  # (B, N, 9): t, q_xyzw, fov of T_ref_cam
 
 
-class AnyViewTraining(nn.Module):
+class AnyViewTraining(Objective):
     """The network with its objective: samples in, losses out."""
 
     def __init__(self, network: nn.Module, config: LossConfig, bf16: bool, labels: Labels) -> None:

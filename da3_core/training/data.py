@@ -105,13 +105,6 @@ def _draw(
     )
 
 
-def make_source(config: DataConfig, device: torch.device, compiled: bool) -> Source:
-    """What turns a draw into samples on `device`; `compiled` has the renderer compiled where there is one."""
-    if config.source == "scenes":
-        return RenderedScenes(device, compiled and device.type == "cuda")
-    raise NotImplementedError
-
-
 class RenderedScenes:
     """Samples of procedural worlds, rendered on `device`; the last ones are kept for the steps that share them."""
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from da3_core.scenes.sample import Samples
 from da3_core.training.config import ScheduleConfig, TrainConfig, load_config
-from da3_core.training.data import Batches, Draw, Share, draw_step, draw_validation, make_source, seeds_text
-from da3_core.training.make import make_objective
+from da3_core.training.data import Batches, Draw, Share, draw_step, draw_validation, seeds_text
+from da3_core.training.make import make_objective, make_source
 from da3_core.training.optimizer import AveragedWeights, learning_rate_factor, make_optimizers, set_learning_rate
 from da3_core.training.parallel import clip_gradients, parallelise
 from da3_core.training.processes import Processes, join_processes
@@ -108,7 +108,7 @@ class Trainer:
         self.trained = parallelise(self.objective, config.runtime, processes)
         self.optimizers = make_optimizers(self.network, config.optimizer)
         self.average = AveragedWeights(self.network, config.ema)
-        self.batches = Batches(make_source(config.data, device, config.runtime.compile), self._draw, device, config.runtime.prefetch)
+        self.batches = Batches(make_source(config, device), self._draw, device, config.runtime.prefetch)
         self.clock = Clock(config.schedule, processes, began)
         self.report = Report(config, self.folder, processes)
         self.validation: list[tuple[Draw, Samples]] = []

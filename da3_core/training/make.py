@@ -7,10 +7,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from da3_core.model import init_backbone_from_dinov2, load_model
+from da3_core.model import Nested, init_backbone_from_dinov2, load_model
 from da3_core.training.anyview import AnyViewTraining
 from da3_core.training.config import TrainConfig
+from da3_core.training.data import RenderedScenes, Source
 from da3_core.training.objective import Objective, ground_truth
+from da3_core.training.recordings import RecordedScenes
 
 
 def make_objective(config: TrainConfig, device: torch.device) -> Objective:
@@ -27,8 +29,15 @@ def make_network(config: TrainConfig) -> nn.Module:
         torch.manual_seed(config.seed)
         network = load_model(config.model, weights=None)
     source = config.init_from
-    if source.endswith(".safetensors"):
+    if source.endswith(".safetensors") and not isinstance(network, Nested):
         init_backbone_from_dinov2(network, Path(source))
     elif source:
         network.load_state_dict(load_model(source).state_dict())
     return network.train()
+
+
+def make_source(config: TrainConfig, device: torch.device) -> Source:
+    """What turns a draw into samples on `device`."""
+    if config.data.source == "tum_rgbd":
+        return RecordedScenes(config.data, device)
+    return RenderedScenes(device, compiled=config.runtime.compile and device.type == "cuda")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +18,20 @@ Labels = Callable[[Samples, Draw], Samples]
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class Objective(Protocol):
+class Objective(nn.Module):
     """A module that the loop trains. `network` is what is saved; parameters that do not require gradients stay as they are."""
 
     network: nn.Module
 
-    def __call__(self, samples: Samples, draw: Draw) -> Values:
+    @abstractmethod
+    def forward(self, samples: Samples, draw: Draw) -> Values:
         """Scalars of a batch; "loss" is what is minimised."""
 
+    @abstractmethod
     def validate(self, samples: Samples, draw: Draw) -> Values:
         """Scalars of a validation batch."""
 
+    @abstractmethod
     def pictures(self, samples: Samples, draw: Draw) -> Values:
         """Pictures (3, H, W) in 0..1."""
 

@@ -21,7 +21,7 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     a, b, c = NEWTON_SCHULZ
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = (matrices.mT if tall else matrices).to(torch.bfloat16 if matrices.is_cuda else torch.float32)
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
@@ -40,14 +40,14 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+            by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for p in group["params"]:
                 if p.grad is not None:
                     by_shape[p.shape].append(p)
             for shape, params in by_shape.items():
                 self._step_shape(params, shape, group)
 
-    def _step_shape(self, params: list[nn.Parameter], shape: torch.Size, group: dict[str, Any]) -> None:
+    def _step_shape(self, params: list[Tensor], shape: torch.Size, group: dict[str, Any]) -> None:
         gradients = [p.grad for p in params if p.grad is not None]
         buffers = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in params]
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])

@@ -80,7 +80,7 @@ def _as_one_scene(forward: Callable[..., Any], features: Sequence[Tensor], *more
 
 def replace_forward(module: nn.Module, forward: Any) -> None:
     """Give one module another forward; names of parameters stay as they are."""
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
 
 
 def _shard(objective: nn.Module, network: nn.Module, processes: Processes) -> nn.Module:

@@ -33,7 +33,7 @@ class Report:
 
     def __enter__(self) -> Report:
         if self.processes.is_first:
-            self.writer = SummaryWriter(str(self.folder / "tensorboard"))  # type: ignore[no-untyped-call]
+            self.writer = SummaryWriter(str(self.folder / "tensorboard"))
             quiet = 0.5 if sys.stderr.isatty() else 20.0
             self.bar = tqdm(total=100, mininterval=quiet, bar_format="{percentage:5.1f}% |{bar:20}| {elapsed} < {remaining}{postfix}")
         return self
@@ -41,7 +41,7 @@ class Report:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.processes.is_first:
             self.bar.close()
-            self.writer.close()  # type: ignore[no-untyped-call]
+            self.writer.close()
 
     def collect(self, values: Mapping[str, Tensor], images: int) -> None:
         """Add a step's scalars, without waiting for the device."""
@@ -73,10 +73,10 @@ class Report:
         """Write pictures (3, H, W) in 0..1 down."""
         if self.processes.is_first:
             for name, picture in pictures.items():
-                self.writer.add_image(name, picture.clamp(0, 1).cpu(), step)  # type: ignore[no-untyped-call]
+                self.writer.add_image(name, picture.clamp(0, 1).cpu(), step)
 
     def _write(self, group: str, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
-            self.writer.add_scalar(f"{group}/{name}", value, step)  # type: ignore[no-untyped-call]
+            self.writer.add_scalar(f"{group}/{name}", value, step)
         with (self.folder / "scalars.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, "group": group, **values}) + "\n")

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from da3_core.scenes.casting import first_solid, light_visibility, openness
-from da3_core.scenes.primitives import Frames, pick
-from da3_core.scenes.shading import OPEN_M, Occlusion, background, hit_surface, shade
-from da3_core.scenes.tree import map_tensors
+from da3_core.scenes.casting import Caster, Culled, Everything
+from da3_core.scenes.primitives import pick
+from da3_core.scenes.shading import background, hit_surface, shade
 from da3_core.scenes.vec import Vec, matrix, vec
-from da3_core.scenes.worlds import Worlds
+from da3_core.scenes.worlds import Worlds, select
 
-CHUNK = 1 << 20  # ray-solid pairs at a time when nothing is fused
+RAYS = 1 << 15  # at a time when nothing is fused, so that intermediates stay in the cache
+Traced = tuple[Tensor, Tensor, Tensor, Tensor]  # radiance (B, N, 3, R), depth (B, N, R), normal (B, N, 3, R), solid (B, N, R)
 
 
 @dataclass(frozen=True)
@@ -59,40 +60,76 @@ def pinhole_directions(K: Tensor, size: tuple[int, int]) -> Tensor:
 def render_rays(worlds: Worlds, T_world_cam: Tensor, directions_cam: Tensor, focal_px: Tensor, compiled: bool = False) -> Rendering:
     """The same for any lens: directions_cam (B, N, 3, H, W) with z = 1; focal_px (B, N) sets the pixels' footprint."""
     b, n, _, h, w = directions_cam.shape
-    flat = directions_cam.flatten(-2)
-    pixel = 1.0 / focal_px
-    program = _compiled() if compiled else _chunked
-    radiance, depth, normal, solid = program(worlds, worlds.solids.frames(), T_world_cam, flat, pixel)
+    program = _compiled() if compiled else _by_view
+    radiance, depth, normal, solid = program(worlds, T_world_cam, directions_cam, 1.0 / focal_px)
     met = torch.isfinite(depth)
     return Rendering(
-        radiance=radiance.view(b, n, 3, h, w), depth=depth.view(b, n, h, w), normal=normal.view(b, n, 3, h, w),
-        sky=(~met & worlds.sky.is_sky[:, None, None]).view(b, n, h, w), object=(met & pick(worlds.is_object, solid)).view(b, n, h, w),
+        radiance=radiance, depth=depth, normal=normal, sky=~met & worlds.sky.is_sky[:, None, None, None],
+        object=met & pick(worlds.is_object, solid),
     )  # fmt: skip
 
 
-def _trace(worlds: Worlds, frames: Frames, T_world_cam: Tensor, directions_cam: Tensor, pixel: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(radiance (B, N, 3, R), depth (B, N, R), normal (B, N, 3, R), solid (B, N, R)) of rays (B, N, 3, R)."""
+def _trace(worlds: Worlds, caster: Caster, T_world_cam: Tensor, directions_cam: Vec, pixel: Tensor) -> Traced:
+    """Bundles of rays (B, N, R); T_world_cam (B, N or 1, 4, 4), pixel (B, N or 1)."""
     origin = vec(T_world_cam[..., None, :3, 3])
-    direction = matrix(T_world_cam[..., None, :3, :3]).times(Vec(*directions_cam.unbind(2)))
-    distance, solid = first_solid(frames, origin, direction)
+    direction = matrix(T_world_cam[..., None, :3, :3]).times(directions_cam)
+    distance, solid = caster.first_solid(origin, direction)
     met = torch.isfinite(distance)
-    hit = hit_surface(frames, solid, origin, direction)
-    occlusion = Occlusion(partial(light_visibility, frames), partial(openness, frames, reach_m=OPEN_M))
-    surface = shade(worlds, solid, hit, direction, pixel[..., None], occlusion)
+    hit = hit_surface(worlds.solids.frames(), solid, origin, direction)
+    surface = shade(worlds, solid, hit, direction, pixel[..., None], caster)
     behind = background(worlds.sky, worlds.light, direction)
-    radiance = torch.stack([torch.where(met, a, b) for a, b in zip((surface.x, surface.y, surface.z), (behind.x, behind.y, behind.z), strict=True)], 2)
-    normal = torch.stack([torch.where(met, c, 0.0) for c in (hit.normal.x, hit.normal.y, hit.normal.z)], 2)
+    radiance = torch.stack([torch.where(met, a, b) for a, b in zip(surface.components(), behind.components(), strict=True)], 2)
+    normal = torch.stack([torch.where(met, c, 0.0) for c in hit.normal.components()], 2)
     return radiance, torch.where(met, hit.distance, torch.inf), normal, solid
 
 
-def _chunked(worlds: Worlds, frames: Frames, T_world_cam: Tensor, directions_cam: Tensor, pixel: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    b, n, _, r = directions_cam.shape
-    step = max(1, CHUNK // (b * n * frames.offset.x.shape[1]))
-    parts = [_trace(worlds, frames, T_world_cam, chunk, pixel) for chunk in directions_cam.split(step, -1)]
-    radiance, depth, normal, solid = (torch.cat(column, -1) for column in zip(*parts, strict=True))
+def _at_once(worlds: Worlds, T_world_cam: Tensor, directions_cam: Tensor, pixel: Tensor) -> Traced:
+    """All rays against all solids: what is worth compiling."""
+    size = directions_cam.shape[-2:]
+    rays = Vec(*directions_cam.flatten(-2).unbind(2))
+    traced = _trace(worlds, Everything(worlds.solids.frames()), T_world_cam, rays, pixel)
+    radiance, depth, normal, solid = (part.unflatten(-1, size) for part in traced)
     return radiance, depth, normal, solid
 
 
+def _by_view(worlds: Worlds, T_world_cam: Tensor, directions_cam: Tensor, pixel: Tensor) -> Traced:
+    """View after view, in tiles that ask only the solids they may meet."""
+    b, n, _, h, w = directions_cam.shape
+    tile = (_divisor(h), _divisor(w))
+    parts = []
+    for i in range(b):
+        world = select(worlds, torch.tensor([i], device=worlds.seed.device))
+        caster = Culled(world.solids, world.solids.frames())
+        parts += [_tiled(world, caster, T_world_cam[i, j], _tiles(directions_cam[i, j], tile), pixel[i, j]) for j in range(n)]
+    radiance, depth, normal, solid = (_untiled(torch.cat(column), tile, (h, w)).unflatten(0, (b, n)) for column in zip(*parts, strict=True))
+    return radiance, depth, normal, solid
+
+
+def _tiled(world: Worlds, caster: Culled, T_world_cam: Tensor, tiles: Tensor, pixel: Tensor) -> Traced:
+    """tiles (3, G, S) -> what `_trace` says of each, (1, ..., G, S)."""
+    step = max(1, RAYS // tiles.shape[-1])
+    T, angle = T_world_cam[None, None], pixel[None, None]
+    parts = [_trace(world, caster, T, Vec(*(c[None] for c in chunk)), angle) for chunk in tiles.split(step, 1)]
+    radiance, depth, normal, solid = zip(*parts, strict=True)
+    return torch.cat(radiance, 1).movedim(2, 1), torch.cat(depth, 1), torch.cat(normal, 1).movedim(2, 1), torch.cat(solid, 1)
+
+
+def _divisor(length: int) -> int:
+    """The largest divisor up to 16."""
+    return max(k for k in range(1, 17) if length % k == 0)
+
+
+def _tiles(image: Tensor, tile: tuple[int, int]) -> Tensor:
+    """(..., H, W) -> (..., G, S)"""
+    return image.unflatten(-1, (-1, tile[1])).unflatten(-3, (-1, tile[0])).transpose(-3, -2).flatten(-4, -3).flatten(-2)
+
+
+def _untiled(tiles: Tensor, tile: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """(..., G, S) -> (..., H, W)"""
+    grid = (size[0] // tile[0], size[1] // tile[1])
+    return tiles.unflatten(-1, tile).unflatten(-3, grid).transpose(-3, -2).flatten(-2).flatten(-3, -2)
+
+
 @cache
-def _compiled() -> object:
-    return torch.compile(_trace, dynamic=False)
+def _compiled() -> Callable[..., Traced]:
+    return torch.compile(_at_once, dynamic=False)

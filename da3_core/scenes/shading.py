@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from da3_core.scenes.casting import Caster
 from da3_core.scenes.materials import Materials
 from da3_core.scenes.primitives import Frames, pick, surface_normal
 from da3_core.scenes.textures import albedo, fractal_noise
@@ -30,14 +30,6 @@ class Hit:
     v_m: Tensor
 
 
-@dataclass(frozen=True)
-class Occlusion:
-    """The two questions that shading asks of a world's solids."""
-
-    visibility: Callable[[Vec, Vec], Tensor]  # of a light from points
-    openness: Callable[[Vec], Tensor]
-
-
 def hit_surface(frames: Frames, solid: Tensor, origin: Vec, direction: Vec) -> Hit:
     """frames (B, P), solid (B, N, R), rays in the world. Surface coordinates follow the side that the normal is closest to."""
     frame = frames.of(solid)
@@ -54,15 +46,15 @@ def hit_surface(frames: Frames, solid: Tensor, origin: Vec, direction: Vec) -> H
     )
 
 
-def shade(worlds: Worlds, solid: Tensor, hit: Hit, direction: Vec, pixel: Tensor, occlusion: Occlusion) -> Vec:
+def shade(worlds: Worlds, solid: Tensor, hit: Hit, direction: Vec, pixel: Tensor, caster: Caster) -> Vec:
     """Linear radiance (B, N, R) of surfaces. pixel: the angle of one, 1 / f (B, N, 1)."""
     material = map_tensors(lambda column: pick(column, solid), worlds.materials)
     view = direction.normalised()
     facing = (-view.dot(hit.normal)).clamp(0.05, 1.0)
     colour = albedo(material, hit.u_m, hit.v_m, hit.distance * pixel * facing ** -0.7)
     lifted = hit.point + hit.normal * (LIFT_M + 1e-4 * hit.distance)
-    open_up = 0.45 + 0.55 * occlusion.openness(hit.point + hit.normal * OPEN_M)
-    diffuse, gloss = _lit(worlds.light, material, hit, lifted, view, occlusion)
+    open_up = 0.45 + 0.55 * caster.openness(hit.point + hit.normal * OPEN_M, OPEN_M)
+    diffuse, gloss = _lit(worlds.light, material, hit, lifted, view, caster)
     ambient = _ambient(worlds.light, hit.normal) * open_up
     radiance = Vec(colour.x * (diffuse.x + ambient.x), colour.y * (diffuse.y + ambient.y), colour.z * (diffuse.z + ambient.z))
     radiance = radiance + gloss + colour * material.emission
@@ -85,7 +77,7 @@ def background(sky: Sky, light: Light, direction: Vec) -> Vec:
     return colour * torch.where(d.z < 0, 0.6, 1.0)
 
 
-def _lit(light: Light, material: Materials, hit: Hit, lifted: Vec, view: Vec, occlusion: Occlusion) -> tuple[Vec, Vec]:
+def _lit(light: Light, material: Materials, hit: Hit, lifted: Vec, view: Vec, caster: Caster) -> tuple[Vec, Vec]:
     """(irradiance, glossy reflection) of all lights."""
     zero = torch.zeros_like(hit.distance)
     diffuse, gloss = Vec(zero, zero, zero), Vec(zero, zero, zero)
@@ -96,7 +88,7 @@ def _lit(light: Light, material: Materials, hit: Hit, lifted: Vec, view: Vec, oc
         distance = towards.norm()
         towards = towards * (1.0 / distance)
         falloff = distance / _column(light.reach_m[:, i])
-        arriving = occlusion.visibility(lifted, position) / (1.0 + falloff * falloff) * (towards.dot(hit.normal) > 0)
+        arriving = caster.visibility(lifted, position) / (1.0 + falloff * falloff) * (towards.dot(hit.normal) > 0)
         colour = _per_ray(light.colour[:, i])
         diffuse = diffuse + colour * (arriving * towards.dot(hit.normal).clamp_min(0.0))
         highlight = torch.exp(material.gloss * (towards.dot(mirrored) - 1.0))

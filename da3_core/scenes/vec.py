@@ -35,6 +35,9 @@ class Vec:
     def normalised(self) -> Vec:
         return self * torch.rsqrt(self.dot(self).clamp_min(1e-20))
 
+    def components(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.x, self.y, self.z
+
     def map(self, function: Callable[[Tensor], Tensor]) -> Vec:
         return Vec(function(self.x), function(self.y), function(self.z))
 

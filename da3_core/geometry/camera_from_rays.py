@@ -56,8 +56,8 @@ def _homography_from_directions(pixels: Tensor, directions: Tensor, confidence: 
     most_confident = weights.argsort(descending=True, stable=True)[: max(DRAW_SIZE, int(CONFIDENT_SHARE * len(weights)))]
     draws = most_confident[draw_subsets(len(most_confident), DRAW_SIZE, DRAWS, generator).to(pixels.device)]
     candidates = _dlt(pixels[draws], targets[draws], weights[draws])  # (draws, 3, 3)
-    inliers = _transfer_error(candidates, pixels, targets) < MAX_ERROR  # (draws, P)
-    best = inliers[(inliers * weights).sum(-1).argmax()]
+    inliers = _is_inlier(candidates, pixels, targets)  # (draws, P)
+    best = inliers[(inliers.double() @ weights).argmax()]
 
     H = R_facing.mT @ _dlt(pixels, targets, weights * best)
     return H * torch.sign(torch.linalg.det(H))
@@ -89,11 +89,11 @@ def _dlt(points: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     return vectors[..., 0].reshape(*S.shape)
 
 
-def _transfer_error(H: Tensor, points: Tensor, targets: Tensor) -> Tensor:
-    """(D, P) distances on the plane z = 1 between targets (P, 2) and points (P, 3) moved by H (D, 3, 3)."""
-    moved = points @ H.mT  # (D, P, 3)
-    error: Tensor = torch.linalg.vector_norm(moved[..., :2] / moved[..., 2:] - targets, dim=-1)
-    return error
+def _is_inlier(H: Tensor, points: Tensor, targets: Tensor) -> Tensor:
+    """(D, P): points (P, 3) moved by H (D, 3, 3) come close to their targets (P, 2) on the plane z = 1. In float32, which is plenty here."""
+    x, y, z = (points.float() @ H.float().flatten(0, 1).mT).unflatten(-1, (-1, 3)).permute(2, 1, 0)  # each (D, P)
+    u, v = targets.float().unbind(-1)
+    return (x - u * z).square_() + (y - v * z).square_() < (MAX_ERROR * z).square_()
 
 
 def _rotation_and_intrinsics(H: Tensor, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,88 @@
+"""One scene's prediction against its truth."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from da3_core.evaluation.depth import depth_metrics, sky_overlap
+from da3_core.evaluation.pose import auc, pose_errors
+from da3_core.geometry.baselines import scale_from_baselines
+from da3_core.geometry.rigid import invert_rigid
+from da3_core.model.sky import SKY_THRESHOLD
+from da3_core.scenes import Samples
+from da3_core.types import Prediction
+
+SceneAlignment = Literal["baselines", "median", "scale_shift", "none"]
+MIN_BASELINE_M = 0.05  # of given cameras, for a scale to be read from them
+
+
+@dataclass(frozen=True)
+class PoseScore:
+    """NaN in a scene whose cameras all stand in one place."""
+
+    auc3: float
+    auc30: float
+    auc30_joint: float  # with the stricter curve of the protocol's code, see pose.py
+
+
+@dataclass(frozen=True)
+class SceneScore:
+    """Of all views of one scene together."""
+
+    abs_rel: float  # NaN where the predicted depth is not finite: the scene failed
+    delta1: float
+    pose: PoseScore | None  # None of one view, or without predicted cameras
+    sky: tuple[int, int] | None  # pixels in the intersection and in the union
+    focal: float  # true fx over the image's width
+    fell_back: bool  # to the median, because the given cameras moved too little to give the scale
+
+
+def score_scenes(prediction: Prediction, samples: Samples, align: SceneAlignment) -> list[SceneScore]:
+    """Scores of the scenes of a batch (B, N, ...) that have any valid pixel.
+
+    The alignment is one per scene, never per view. "baselines" takes the scale from predicted against true camera centres, as a robot
+    with odometry would, and the median ratio of depths where the cameras moved less than 5 cm (one view: always); "median" is
+    always the latter; "scale_shift" is least squares; "none" takes depth for metres.
+    Raises ValueError when the prediction has no depth.
+    """
+    if prediction.depth is None:
+        raise ValueError("there is no depth in this prediction: ask the model for it")
+    return [_score(prediction, samples, b, prediction.depth[b], align) for b in range(len(samples.valid)) if bool(samples.valid[b].any())]
+
+
+def _score(prediction: Prediction, samples: Samples, b: int, depth: Tensor, align: SceneAlignment) -> SceneScore:
+    focal = float(samples.K[b, 0, 0, 0] / depth.shape[-1])
+    if not bool(depth.isfinite().all()):
+        return SceneScore(math.nan, math.nan, None, None, focal, False)
+    T_world_cam = None if prediction.T_cam_world is None else invert_rigid(prediction.T_cam_world[b].double().cpu())
+    truth = samples.T_world_cam[b].double().cpu()
+    scale = _scale_from_cameras(truth, T_world_cam) if align == "baselines" else None
+    depth_align = "median" if align == "baselines" else align
+    if scale is not None:
+        depth, depth_align = depth * scale, "none"
+    metrics = depth_metrics(depth.flatten(), samples.depth_m[b].flatten(), samples.valid[b].flatten(), depth_align)
+    sky = None if prediction.sky is None else sky_overlap(prediction.sky[b] >= SKY_THRESHOLD, samples.sky[b])
+    return SceneScore(
+        abs_rel=float(metrics.abs_rel),
+        delta1=float(metrics.delta1),
+        pose=None if T_world_cam is None or len(truth) < 2 else _score_poses(T_world_cam, truth),
+        sky=sky,
+        focal=focal,
+        fell_back=align == "baselines" and scale is None,
+    )
+
+
+def _scale_from_cameras(truth: Tensor, T_world_cam: Tensor | None) -> float | None:
+    if T_world_cam is None:
+        raise ValueError("a scale from given cameras needs predicted ones: ask the model for cameras")
+    found = scale_from_baselines(truth[:, :3, 3], T_world_cam[:, :3, 3], MIN_BASELINE_M)
+    return None if found is None else found[0]
+
+
+def _score_poses(T_world_cam: Tensor, truth: Tensor) -> PoseScore:
+    errors = pose_errors(T_world_cam, truth)
+    return PoseScore(auc(errors, 3), auc(errors, 30), auc(errors, 30, "joint"))

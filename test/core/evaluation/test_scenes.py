@@ -1,0 +1,177 @@
+"""The table's own correctness: predictions constructed from the truth must score as constructed."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from da3_core.evaluation.report import Report, row_from_scores
+from da3_core.evaluation.run import evaluate_scenes
+from da3_core.evaluation.scores import PoseScore, SceneScore, score_scenes
+from da3_core.geometry.rigid import invert_rigid
+from da3_core.geometry.sim3 import transform_cameras
+from da3_core.model.da3 import AnyView, Mono
+from da3_core.model.nested import Nested
+from da3_core.model.presets import AnyViewConfig, BackboneConfig, DPTConfig, MonoConfig, NestedConfig
+from da3_core.scenes import Samples, make_samples, seeds
+from da3_core.types import Prediction, Sim3
+
+UNIT_M = 2.5  # of the constructed network
+
+
+@pytest.fixture(scope="module")
+def samples() -> Samples:
+    found = make_samples(seeds("validation", 0, 2), 3, (28, 42), kinds="outdoor", styles="robot")
+    assert found.sky.any() and found.valid.any()
+    return found
+
+
+def told_truth(samples: Samples) -> Prediction:
+    """A network that is right, in a frame and a unit of its own."""
+    frame = torch.from_numpy(Rotation.from_euler("xyz", [0.4, -1.0, 2.0]).as_matrix()).float()
+    S_net_world = Sim3(torch.tensor(1 / UNIT_M), frame, torch.tensor([1.0, 2, 3]))
+    T_net_cam = transform_cameras(S_net_world, samples.T_world_cam)
+    sky = torch.where(samples.sky, 0.9, 0.1)
+    return Prediction(depth=samples.depth_m / UNIT_M + 1e-9, T_cam_world=invert_rigid(T_net_cam), K=samples.K, sky=sky)
+
+
+@pytest.mark.parametrize("align", ["baselines", "median", "scale_shift"])
+def test_the_truth_scores_perfectly(samples, align):
+    for score in score_scenes(told_truth(samples), samples, align):
+        assert score.abs_rel < 1e-4 and score.delta1 == 1
+        assert score.pose == PoseScore(1.0, 1.0, 1.0)
+        assert score.sky is not None and score.sky[0] == score.sky[1] > 0
+        assert not score.fell_back
+
+
+def test_only_the_baselines_see_that_depth_and_cameras_disagree(samples):
+    prediction = told_truth(samples)
+    stretched = replace(prediction, depth=1.1 * prediction.depth)
+    assert [s.abs_rel for s in score_scenes(stretched, samples, "baselines")] == pytest.approx([0.1, 0.1], rel=1e-3)
+    assert [s.abs_rel for s in score_scenes(stretched, samples, "median")] == pytest.approx([0.0, 0.0], abs=1e-4)
+    assert [s.abs_rel for s in score_scenes(stretched, samples, "none")] == pytest.approx([1 - 1.1 / UNIT_M] * 2, rel=1e-3)
+
+
+def test_one_scale_is_shared_by_all_views_of_a_scene(samples):
+    """A network that sees every view in a scale of its own is not excused."""
+    prediction = told_truth(samples)
+    uneven = prediction.depth * torch.tensor([1.0, 1.0, 2.0])[:, None, None]
+    for score in score_scenes(replace(prediction, depth=uneven), samples, "median"):
+        assert score.abs_rel > 0.1
+
+
+def test_scenes_do_not_share_a_scale(samples):
+    prediction = told_truth(samples)
+    depth = prediction.depth * torch.tensor([1.0, 7.0])[:, None, None, None]
+    assert all(s.abs_rel < 1e-4 for s in score_scenes(replace(prediction, depth=depth), samples, "median"))
+
+
+def test_cameras_that_do_not_move_fall_back_and_say_so(samples):
+    still = replace(samples, T_world_cam=samples.T_world_cam[:, :1].expand(-1, 3, -1, -1))
+    for score in score_scenes(told_truth(samples), still, "baselines"):
+        assert score.fell_back and score.abs_rel < 1e-4
+
+
+def test_a_wrong_rotation_costs_pose_accuracy_and_no_depth(samples):
+    prediction = told_truth(samples)
+    turned = prediction.T_cam_world.clone()
+    turned[:, 1, :3] = torch.from_numpy(Rotation.from_euler("z", 9.5, degrees=True).as_matrix()).float() @ turned[:, 1, :3]
+    for score in score_scenes(replace(prediction, T_cam_world=turned), samples, "baselines"):
+        assert score.abs_rel < 1e-3
+        assert score.pose.auc3 == pytest.approx(1 / 3)  # one pair of three has no part in it
+        assert score.pose.auc30 == pytest.approx((9 / 3 + 21) / 30)  # the two others have from 10 degrees on
+
+
+def test_failed_scenes_are_counted_not_averaged(samples):
+    prediction = told_truth(samples)
+    depth = prediction.depth.clone()
+    depth[1, 0, 0, 0] = torch.nan
+    scores = score_scenes(replace(prediction, depth=depth), samples, "median")
+    row = row_from_scores("unposed", "median", 3, (28, 42), scores)
+    assert (row.scenes, row.failed) == (1, 1) and row.abs_rel < 1e-4
+
+
+def test_what_was_not_predicted_is_asked_for(samples):
+    with pytest.raises(ValueError, match="no depth"):
+        score_scenes(Prediction(), samples, "median")
+    with pytest.raises(ValueError, match="for cameras"):
+        score_scenes(Prediction(depth=samples.depth_m), samples, "baselines")
+
+
+def test_rows_average_scenes_and_pool_sky():
+    pose = PoseScore(0.2, 0.4, 0.3)
+    scores = [SceneScore(0.1, 0.9, pose, (30, 40), 0.6, False), SceneScore(0.3, 0.7, None, (0, 10), 1.2, True)]
+    row = row_from_scores("posed", "baselines", 2, (28, 42), scores)
+    assert (row.abs_rel, row.delta1, row.auc3, row.auc30, row.auc30_joint) == pytest.approx((0.2, 0.8, 0.2, 0.4, 0.3))
+    assert row.sky_iou == pytest.approx(30 / 50) and row.fell_back == 1
+    near = row_from_scores("metric", "none", 1, (28, 42), scores, focal=(1.0, 1.5))
+    assert near.scenes == 1 and near.abs_rel == pytest.approx(0.3) and near.auc30 is None
+    none = row_from_scores("metric", "none", 1, (28, 42), scores, focal=(0.7, 0.8))
+    assert none.scenes == 0 and none.abs_rel is None
+    report = Report("m", {"scenes": 2}, [row, none])
+    assert json.loads(report.to_json())["rows"][0]["abs_rel"] == row.abs_rel
+    header, rule, first, second = report.to_markdown().strip().split("\n")
+    assert header.count("|") == rule.count("|") == first.count("|") == second.count("|")
+    assert first == "| posed | baselines (median in 1) | 2 | 28×42 | all | 2 | 0.200 | 0.800 | 0.200 | 0.400 | 0.600 |"
+
+
+HEAD = DPTConfig(8, (4, 8, 8, 8))
+ANY_VIEW = AnyViewConfig(BackboneConfig(16, 4, 1, (0, 1, 2, 3), 1, 1, 1), HEAD, camera_encoder_heads=1, camera_encoder_depth=1)
+METRIC = MonoConfig(BackboneConfig(16, 4, 1, (0, 1, 2, 3)), HEAD, metric=True)
+
+
+def tiny(config: AnyViewConfig | MonoConfig | NestedConfig) -> AnyView | Mono | Nested:
+    torch.manual_seed(0)
+    kinds = {AnyViewConfig: AnyView, MonoConfig: Mono, NestedConfig: Nested}
+    return kinds[type(config)](config)
+
+
+ASKED = [("posed", "baselines"), ("posed", "median"), ("unposed", "median")]
+LINES = {
+    "any view": (ANY_VIEW, [(*line, views) for views in (1, 2) for line in ASKED]),
+    "metric": (METRIC, [("metric", "none", 1)] * 5),
+    "mono": (replace(METRIC, metric=False), [("mono", "scale_shift", 1)]),
+}
+
+
+@pytest.mark.parametrize(("config", "lines"), LINES.values(), ids=LINES.keys())
+def test_every_kind_of_network_gets_its_lines(config, lines):
+    heard = []
+    report = evaluate_scenes(tiny(config), "tiny", scenes=2, views=(1, 2), sizes=((28, 42),), batch=1, on_row=heard.append)
+    assert [(row.mode, row.alignment, row.views) for row in report.rows] == lines
+    assert heard == report.rows
+    assert all((row.scenes, row.failed) == (2, 0) for row in report.rows if row.focal in (None, (0.5, 1.5)))
+
+
+def test_nested_answers_as_both(samples):
+    report = evaluate_scenes(tiny(NestedConfig(ANY_VIEW, METRIC)), scenes=1, views=(2,), sizes=((28, 42),))
+    assert [row.mode for row in report.rows] == ["posed", "posed", "unposed"] + ["metric"] * 5
+
+
+def test_the_same_call_gives_the_same_report_whatever_the_batch():
+    first, second, other_batch = (
+        evaluate_scenes(tiny(ANY_VIEW), scenes=2, views=(2,), sizes=((28, 42),), batch=batch, cameras_from_rays=True) for batch in (2, 2, 1)
+    )
+    assert first.to_json() == second.to_json()
+    assert [row.abs_rel for row in other_batch.rows] == pytest.approx([row.abs_rel for row in first.rows], rel=1e-3)
+    assert first.settings == {"scenes": 2, "bf16": False, "reference_view": "saddle_balanced", "cameras_from_rays": True}
+
+
+def test_bf16_moves_the_figures_little():
+    exact, rounded = (evaluate_scenes(tiny(ANY_VIEW), scenes=1, views=(1,), sizes=((28, 42),), bf16=bf16) for bf16 in (False, True))
+    assert rounded.rows[0].abs_rel == pytest.approx(exact.rows[0].abs_rel, rel=0.05)
+    assert rounded.rows[0].abs_rel != exact.rows[0].abs_rel
+
+
+def test_more_worlds_than_the_split_has_are_refused():
+    with pytest.raises(ValueError, match="ask for fewer"):
+        evaluate_scenes(tiny(ANY_VIEW), scenes=1 << 21)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_gives_the_same_figures():
+    on_cpu, on_gpu = (evaluate_scenes(tiny(ANY_VIEW), scenes=2, views=(2,), sizes=((28, 42),), device=device) for device in ("cpu", "cuda"))
+    assert [row.abs_rel for row in on_gpu.rows] == pytest.approx([row.abs_rel for row in on_cpu.rows], rel=0.02)

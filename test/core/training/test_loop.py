@@ -1,0 +1,160 @@
+"""The loop on two recordings of a few small frames: it stops, resumes, spreads and refuses as it should."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from da3_core.datasets import TumRgbdWriter
+from da3_core.model import build_model, load_model, save_model
+from da3_core.model.presets import AnyViewConfig, BackboneConfig, DPTConfig
+from da3_core.training.config import ScheduleConfig, load_config
+from da3_core.training.loop import Clock, NonFiniteLossError, Trainer, train
+from da3_core.training.processes import join_processes
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+TINY = AnyViewConfig(
+    BackboneConfig(32, 4, 2, (0, 1, 2, 3), alt_start=2, qknorm_start=2, rope_start=2, position_grid=2),
+    DPTConfig(8, (4, 8, 8, 8)),
+    camera_encoder_heads=2,
+    camera_encoder_depth=1,
+)
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny network, a recording and settings that train the one on the other."""
+    folder = tmp_path_factory.mktemp("material")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_model(build_model(TINY), folder / "network")
+    write_recording(folder / "recording")
+    settings = {
+        "model": str(folder / "network"),
+        "init_from": str(folder / "network"),
+        "data": {
+            "source": "tum_rgbd",
+            "train": [str(folder / "recording")],
+            "patches_per_step": 32,
+            "buckets": [{"height": 28, "width": 28, "views": [2, 4]}],
+        },
+        "loss": {"pose_conditioning": 0.5},
+        "optimizer": {"name": "muon", "lr": 1e-3},
+        "schedule": {"steps": 6, "warmup_steps": 2},
+        "report": {"log_every": 2, "validate_every": 4, "checkpoint_every": 2, "validation_batches": 1},
+    }
+    (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+    return folder
+
+
+def write_recording(folder: Path) -> None:
+    """A camera that moves sideways along a textured wall."""
+    K, rng = np.array([[30.0, 0, 19.5], [0, 30.0, 15.5], [0, 0, 1]]), np.random.default_rng(0)
+    wall = rng.integers(0, 255, (32, 200, 3), dtype=np.uint8)
+    with TumRgbdWriter(folder) as writer:
+        for i in range(12):
+            T_world_cam = np.eye(4)
+            T_world_cam[0, 3] = 0.2 * i
+            depth = np.full((32, 40), 2.0, np.float32) + 0.5 * rng.random((32, 40), dtype=np.float32)
+            writer.write(i * 33_000_000, wall[:, 3 * i : 3 * i + 40].copy(), depth, K, T_world_cam)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = load_file(run / "model" / "model.safetensors")
+    return tensors
+
+
+class StoppedAtThree(Trainer):
+    """Gets SIGTERM while its third step runs."""
+
+    def _train_step(self) -> None:
+        if self.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        super()._train_step()
+
+
+def test_a_stopped_and_resumed_run_ends_with_the_weights_of_an_unbroken_one(material: Path, tmp_path: Path) -> None:
+    train(material / "settings.yaml", [f"output={tmp_path / 'unbroken'}"])
+    broken = [f"output={tmp_path / 'broken'}"]
+    config = load_config(material / "settings.yaml", broken)
+    with join_processes("cpu") as processes:
+        StoppedAtThree(config, processes, time.monotonic()).run()
+    assert [f.name for f in (tmp_path / "broken" / "checkpoint").iterdir()] == ["step-00000004"]
+    train(material / "settings.yaml", [*broken, "resume=true"])
+    a, b = weights(tmp_path / "unbroken"), weights(tmp_path / "broken")
+    start = load_file(material / "network" / "model.safetensors")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert any(not torch.equal(a[name], start[name]) for name in a)
+    a, b = (load_file(tmp_path / run / "checkpoint/step-00000006/weights.safetensors") for run in ("unbroken", "broken"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_two_processes_make_the_step_of_one(material: Path, tmp_path: Path) -> None:
+    settings = ["schedule.steps=3", "report.validate_every=3"]
+    train(material / "settings.yaml", [*settings, f"output={tmp_path / 'one'}", "data.patches_per_step=64"])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "da3_core.training"]
+    command += [str(material / "settings.yaml"), *settings, f"output={tmp_path / 'two'}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-5, atol=2e-6)
+
+
+class Broken(Trainer):
+    """A weight becomes infinite before the second step."""
+
+    def _train_step(self) -> None:
+        if self.step == 1:
+            next(self.network.parameters()).data.fill_(torch.inf)
+        super()._train_step()
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_seeds(material: Path, tmp_path: Path) -> None:
+    config = load_config(material / "settings.yaml", [f"output={tmp_path}"])
+    with join_processes("cpu") as processes:
+        trainer = Broken(config, processes, time.monotonic())
+        with pytest.raises(NonFiniteLossError, match=r"step 1 .*seeds \d+, ") as raised:
+            trainer.run()
+    assert all(str(seed) in str(raised.value) for seed in trainer._draw(1).seeds.tolist())
+
+
+def test_a_run_is_not_overwritten_by_accident(material: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("seed: 0")
+    with pytest.raises(FileExistsError, match="resume=true"):
+        train(material / "settings.yaml", [f"output={tmp_path}"])
+
+
+def test_the_clock_counts_time_where_it_is_given_and_steps_otherwise() -> None:
+    half_a_minute_ago = time.monotonic() - 30
+    with join_processes("cpu") as processes:
+        by_time = Clock(ScheduleConfig(steps=1000, max_minutes=1.0), processes, half_a_minute_ago)
+        by_steps = Clock(ScheduleConfig(steps=1000), processes, half_a_minute_ago)
+        for clock in (by_time, by_steps):
+            clock.tick(0)
+    assert by_time.progress(10) == pytest.approx(0.5, abs=0.01)
+    assert by_steps.progress(10) == 0.01
+    assert by_time.progress(900) == 0.9
+
+
+def test_a_training_by_the_clock_ends_with_a_model(material: Path, tmp_path: Path) -> None:
+    train(material / "settings.yaml", [f"output={tmp_path}", "schedule.max_minutes=0.01", "schedule.steps=1000000"])
+    assert load_model(tmp_path / "model").config == TINY
+
+
+def test_another_networks_checkpoint_is_refused(material: Path, tmp_path: Path) -> None:
+    run = [f"output={tmp_path}", "schedule.steps=1", "resume=true"]
+    train(material / "settings.yaml", run)
+    with pytest.raises(ValueError, match="of another network"):
+        train(material / "settings.yaml", [*run, "model=da3metric-nano", "init_from=", "objective=teacher"])

@@ -78,8 +78,8 @@ class AnyViewEngine:
         self._views_kept = KeptViews(EncodeViews(model), programs, self._views, size, wanted)
         tokens, class_tokens, *early = self._views_kept.kept
         slots = torch.arange(self._views)
-        programs.prepare(self._given, torch.eye(4).expand(self._views, 4, 4), torch.eye(3).expand(self._views, 3, 3))
-        programs.prepare(self._learned, slots, class_tokens)
+        programs.prepare(self._given, torch.eye(4).expand(self._views, 4, 4), torch.eye(3).expand(self._views, 3, 3), small=True)
+        programs.prepare(self._learned, slots, class_tokens, small=True)
         (camera_tokens,) = programs(self._learned, slots, class_tokens)
         programs.prepare(self._decode, slots, slots[:wanted], camera_tokens, tokens, *early)
 

@@ -24,6 +24,10 @@ class Backend(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def runs_small_parts(self) -> bool:
+        """Whether building is worth it for the few small matrices of a camera encoder: where launching kernels is what costs."""
+
     def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
         """A program for inputs like these. Raises ProgramError."""
 
@@ -32,6 +36,7 @@ class Eager:
     """Calls the part as it is."""
 
     name = "eager"
+    runs_small_parts = True
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -56,9 +61,10 @@ class Programs:
         self.runs: dict[str, str] = {}  # part -> backend, of the prepared ones
         self.refusals: list[str] = []  # what went wrong, for the log and the diagnostics
 
-    def prepare(self, part: nn.Module, *inputs: Tensor) -> None:
+    def prepare(self, part: nn.Module, *inputs: Tensor, small: bool = False) -> None:
         """Builds a fast program for these shapes; a backend that cannot is reported and the next one taken."""
-        self._programs[_key(part, inputs)] = next(p for p in (self._try(b, part, inputs) for b in self._backends) if p is not None)
+        tried = (self._try(backend, part, inputs) for backend in self._backends if backend.runs_small_parts or not small)
+        self._programs[_key(part, inputs)] = next(program for program in tried if program is not None)
 
     def _try(self, backend: Backend, part: nn.Module, inputs: Sequence[Tensor]) -> Program | None:
         name = type(part).__name__

@@ -1,0 +1,100 @@
+"""What engines build, kept on disk: a folder an artifact, written under a temporary name, with a note of what it was made for."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+NOTE = "made_for.json"
+DIGESTED_BYTES = 1 << 20  # of each tensor: other weights differ everywhere
+
+logger = logging.getLogger(__name__)
+
+
+def default_folder() -> Path:
+    """$DA3_CACHE_DIR, else da3 in $XDG_CACHE_HOME or ~/.cache."""
+    if chosen := os.environ.get("DA3_CACHE_DIR"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "da3"
+
+
+class ArtifactCache:
+    """Artifacts of one model."""
+
+    def __init__(self, model: nn.Module, folder: Path | None = None) -> None:
+        self.folder = (folder or default_folder()) / "engines"
+        self._weights = weights_digest(model)
+
+    def get(
+        self, part: nn.Module, inputs: Sequence[Tensor], file: str, made_for: Mapping[str, str], make: Callable[[Path], object]
+    ) -> Path:
+        """Path of the `file` for this part, with inputs like these.
+
+        `make` writes it, with what belongs to it beside it, where there is none, or one made for something else than `made_for`
+        (versions, device) and our own code: the log says what.
+        """
+        folder = self.folder / "-".join([artifact_name(part, inputs), self._weights, file.replace(".", "-")])
+        made_for = {"code": code_digest(), "torch": torch.__version__, **made_for}
+        if reason := _stale(folder / NOTE, made_for):
+            logger.info("building %s: %s", folder, reason)
+            _write(folder, file, made_for, make)
+        return folder / file
+
+
+def artifact_name(part: nn.Module, inputs: Sequence[Tensor]) -> str:
+    """Readable and unique: the part, the image size and precision that it is made for, and its inputs' shapes."""
+    precision = str(next(part.parameters()).dtype).removeprefix("torch.")
+    shapes = "_".join("x".join(map(str, x.shape)) for x in inputs)
+    size = "x".join(map(str, getattr(part, "size", ())))
+    return "-".join(filter(None, [type(part).__name__, size, precision, shapes]))
+
+
+def weights_digest(model: nn.Module) -> str:
+    """A checksum of names, shapes and values."""
+    checksum = 0
+    for name, tensor in model.state_dict().items():
+        start = tensor.detach().flatten().view(torch.uint8)[:DIGESTED_BYTES].cpu().numpy()
+        checksum = zlib.crc32(start, zlib.crc32(f"{name} {tuple(tensor.shape)}".encode(), checksum))
+    return f"{checksum:08x}"
+
+
+@functools.cache
+def code_digest() -> str:
+    """A checksum of the code that says what a network computes."""
+    core = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted([*(core / "model").glob("*.py"), *(core / "geometry").glob("*.py"), *(core / "engines").glob("*.py")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _stale(note: Path, made_for: Mapping[str, str]) -> str | None:
+    """Why the artifact beside this note cannot be used."""
+    if not note.is_file():
+        return "it is not there yet"
+    found = json.loads(note.read_text())
+    changes = [f"{key} was {found.get(key)}, is {value}" for key, value in made_for.items() if found.get(key) != value]
+    return "; ".join(changes) or None
+
+
+def _write(folder: Path, file: str, made_for: Mapping[str, str], make: Callable[[Path], object]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
+    try:
+        make(unfinished / file)
+        (unfinished / NOTE).write_text(json.dumps(made_for, indent=1))
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

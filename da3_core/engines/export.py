@@ -1,0 +1,81 @@
+"""Parts of a network as graphs of fixed shapes, with everything that follows from weights and shapes computed beforehand."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import operator
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Node
+
+OPSET = 20
+LARGEST_SINGLE_FILE = 1_500_000_000  # bytes of weights; protobuf ends at 2 GB
+
+
+def export(part: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
+    """The graph of a part for inputs like these. Resampled position grids, rotary tables and embeddings are constants in it."""
+    with torch.no_grad():
+        graph = torch.export.export(part, tuple(inputs), strict=False).module()
+        assert isinstance(graph, GraphModule)
+        fold_constants(graph)
+        return torch.export.export(graph, tuple(inputs), strict=False)
+
+
+def fold_constants(module: GraphModule) -> None:
+    """Computes, in place, every operation that depends on no input."""
+    constants: dict[Node, Any] = {}
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            constants[node] = operator.attrgetter(node.target)(module)
+        elif node.op == "call_function" and all(x in constants for x in node.all_input_nodes):
+            args, kwargs = torch.fx.map_arg((node.args, node.kwargs), constants.__getitem__)
+            constants[node] = node.target(*args, **kwargs)
+    for node in [n for n in constants if n.op != "get_attr" and isinstance(constants[n], Tensor)]:
+        if all(user in constants for user in node.users):
+            continue
+        name = f"folded_{node.name}"
+        module.register_buffer(name, constants[node])
+        with module.graph.inserting_before(node):
+            node.replace_all_uses_with(module.graph.get_attr(name))
+    for node in reversed(constants):
+        if not node.users:
+            module.graph.erase_node(node)
+    module.recompile()
+
+
+def write_onnx(part: nn.Module, inputs: Sequence[Tensor], path: Path) -> None:
+    """An ONNX graph of a part. Large weights lie in a second file beside it."""
+    program = export(part, inputs)
+    weights = sum(x.numel() * x.element_size() for x in part.parameters())
+    with _quiet(), torch.no_grad():
+        torch.onnx.export(
+            program,
+            (),
+            path,
+            dynamo=True,
+            opset_version=OPSET,
+            external_data=weights > LARGEST_SINGLE_FILE,
+            optimize=False,  # its rewriting takes half of the time; runtimes do their own
+            verbose=False,
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter speaks of torchvision's absence and of its own deprecations."""
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        exporter.setLevel(level)

@@ -90,8 +90,9 @@ def _dlt(points: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
 
 
 def _is_inlier(H: Tensor, points: Tensor, targets: Tensor) -> Tensor:
-    """(D, P): points (P, 3) moved by H (D, 3, 3) come close to their targets (P, 2) on the plane z = 1. In float32, which is plenty here."""
-    x, y, z = (points.float() @ H.float().flatten(0, 1).mT).unflatten(-1, (-1, 3)).permute(2, 1, 0)  # each (D, P)
+    """(D, P): points (P, 3) moved by H (D, 3, 3) come close to their targets (P, 2) on the plane z = 1. In float32, which is plenty."""
+    moved = points.float() @ H.float().flatten(0, 1).mT  # (P, D * 3)
+    x, y, z = moved.reshape(len(points), len(H), 3).permute(2, 1, 0).unbind()
     u, v = targets.float().unbind(-1)
     return (x - u * z).square_() + (y - v * z).square_() < (MAX_ERROR * z).square_()
 

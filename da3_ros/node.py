@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import qos_profile_sensor_data
+from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
 from da3_core import Engine, FrameResult, ModelConfig, load_model, make_engine
@@ -38,7 +41,8 @@ from .recorder import Recorder
 from .to_msg import StreamCounts
 
 SUCCESS, ERROR = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.ERROR
-EXIT_S = 1.5  # after a signal; then the process ends whatever an engine is busy with
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+EXIT_S = 1.0  # after a signal; then the process ends whatever an engine is busy with
 
 
 def load_engine(config: ModelConfig) -> Engine:
@@ -66,13 +70,13 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
     def __init__(self, load: Callable[[ModelConfig], Engine] = load_engine, **options: Any) -> None:
         super().__init__("da3", **options)
         self._load = load
-        self._parameters = declare(self)
-        self._health = Health(self._parameters.node.cameras, self._log)
+        self._settings = declare(self)
+        self._health = Health(self._settings.node.cameras, self._log)
         self._session: Session | None = None
         self._run: LiveRun | None = None
         self._failure: str | None = None
         self._last_result: FrameResult | None = None
-        self._start_at_s: float | None = time.monotonic() if self._parameters.node.autostart else None
+        self._start_at_s: float | None = time.monotonic() if self._settings.node.autostart else None
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a simulation that pauses does not silence us
@@ -104,8 +108,8 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         """Lets go of everything; autostart tries again after a while, a manager may at any time."""
         self._failure = None
         self._release()
-        if self._parameters.node.autostart:
-            self._start_at_s = time.monotonic() + self._parameters.node.restart_interval_s
+        if self._settings.node.autostart:
+            self._start_at_s = time.monotonic() + self._settings.node.restart_interval_s
         return SUCCESS
 
     def _guarded(self, what: str, transition: Callable[[], None]) -> TransitionCallbackReturn:
@@ -119,10 +123,10 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         return SUCCESS
 
     def _configure(self, state: LifecycleState) -> None:
-        node = self._parameters.node
-        cameras = self._parameters.cameras
+        node = self._settings.node
+        cameras = self._settings.cameras
         T_base_cam = {name: rigid_from_text(camera.extrinsics) for name, camera in cameras.items() if camera.extrinsics}
-        engine = self._load(self._parameters.model)
+        engine = self._load(self._settings.model)
         transforms = None if node.pose_source == "none" else self._make_transforms()
         poses, odometry_subscription = self._make_poses(transforms, T_base_cam)
         self._session = Session(
@@ -143,7 +147,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         self._health.restart_meters()
         self._run = LiveRun(
             session.engine,
-            self._parameters,
+            self._settings,
             session.cameras,
             session.poses,
             make_image_decoder(),
@@ -193,7 +197,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         self._start_at_s = None  # on_error sets it again
         if self.trigger_configure() != SUCCESS:
             return
-        if self._parameters.node.build_only:
+        if self._settings.node.build_only:
             self.get_logger().info("the engine is built")
             rclpy.try_shutdown(context=self.context)
             return
@@ -202,15 +206,15 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
     # inputs
 
     def _make_transforms(self) -> Transforms:
-        return make_transforms(self, self._parameters.stream.poses, lambda text: self._health.raise_fault("tf", text))
+        return make_transforms(self, self._settings.stream.poses, lambda text: self._health.raise_fault("tf", text))
 
     def _make_poses(self, transforms: Transforms | None, T_base_cam: dict[str, Any]) -> tuple[Poses, Any]:
-        node = self._parameters.node
+        node = self._settings.node
         if transforms is None:
             return NoPoses(), None
         if node.pose_source == "tf":
             return TfPoses(transforms, node.world_frame), None
-        poses = OdometryPoses(transforms, node.world_frame, T_base_cam, self._parameters.stream.poses)
+        poses = OdometryPoses(transforms, node.world_frame, T_base_cam, self._settings.stream.poses)
         return poses, self.create_subscription(
             Odometry, node.odometry_topic, lambda msg: self._on_odometry(poses, msg), qos_profile_sensor_data
         )
@@ -234,9 +238,9 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
             self._health.clear(f"{camera}/camera_info")
 
     def _on_set_parameters(self, changes: Sequence[Any]) -> SetParametersResult:
-        known = self._parameters.flat()
+        known = self._settings.flat()
         try:
-            changed = self._parameters
+            changed = self._settings
             for change in changes:
                 if change.name in known:  # the others are rclpy's own
                     changed = changed.with_setting(change.name, from_ros(change.value))
@@ -244,7 +248,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
                 self._run.configure(changed)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        self._parameters = changed
+        self._settings = changed
         return SetParametersResult(successful=True)
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -259,7 +263,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
             response.message = "nothing is recorded before the node is configured"
             return response
         try:
-            response.message = self._session.recorder.save(Path(self._parameters.node.save_directory).expanduser())
+            response.message = self._session.recorder.save(Path(self._settings.node.save_directory).expanduser())
             response.success = True
         except OSError as error:
             response.message = f"cannot write: {error}"
@@ -272,7 +276,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         if session is None:
             return
         counts = StreamCounts(health.frames_in, health.frames_out, health.frames_dropped)
-        session.publishers.publish(results, self._parameters, counts, time.monotonic() - received_s)
+        session.publishers.publish(results, self._settings, counts, time.monotonic() - received_s)
         latency_s = time.monotonic() - received_s
         for result in results:
             health.published(result.camera, latency_s)
@@ -288,20 +292,25 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
 
     def _log(self, level: Level, text: str) -> None:
         logger = self.get_logger()
-        {Level.OK: logger.info, Level.WARN: logger.warning}.get(level, logger.error)(text)
+        if level == Level.OK:  # rclpy wants one severity per line of code
+            logger.info(text)
+        elif level == Level.WARN:
+            logger.warning(text)
+        else:
+            logger.error(text)
 
     def _publish_diagnostics(self) -> None:
         reports = [self._health.node_report(self._state_values())]
         if self._run is not None:
-            self._health.check_silence(self._parameters.node.silent_after_s)
-            reports += [self._health.camera_report(camera) for camera in self._parameters.node.cameras]
+            self._health.check_silence(self._settings.node.silent_after_s)
+            reports += [self._health.camera_report(camera) for camera in self._settings.node.cameras]
         message = DiagnosticArray(status=[self._diagnostic_status(report) for report in reports])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
     def _state_values(self) -> dict[str, str]:
         state = "active" if self._run is not None else "inactive" if self._session is not None else "unconfigured"
-        values = {"state": state, "model": self._parameters.model.model}
+        values = {"state": state, "model": self._settings.model.model}
         if self._session is not None:
             values["engine"] = str(self._session.engine)
         if torch.cuda.is_available():
@@ -330,25 +339,22 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
 
 def main(make_node: Callable[[], DepthNode] = DepthNode) -> None:
     """Runs the node until a signal, and ends within two seconds of it."""
-    rclpy.init()
-    threading.Thread(target=_exit_in_time, name="da3-exit", daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # in every thread: _end waits for them
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    threading.Thread(target=_end, name="da3-end", daemon=True).start()
     try:
         node = make_node()
     except (ParameterException, ValueError) as error:
         raise SystemExit(f"da3: {error}") from error
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    try:
+    with suppress(ExternalShutdownException):
         executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+    node.destroy_node()
 
 
-def _exit_in_time() -> None:
-    while rclpy.ok():
-        time.sleep(0.05)
+def _end() -> None:
+    signal.sigwait(SIGNALS)
+    rclpy.try_shutdown()
     time.sleep(EXIT_S)
-    os._exit(0)  # an engine may be in the middle of a long call that hears no signal
+    os._exit(0)  # an engine may be in the middle of a long call

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +64,22 @@ SMALL = {"preprocess.size": 70, "window.views": 3, "restart_interval_s": 0.5, "s
 
 @pytest.fixture(scope="module")
 def start_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., NodeProcess]]:
-    """start_node(program, arguments=[], **parameters): truthful_node.py or a path; names of parameters with __ for dots."""
+    """start_node(program, arguments, prepare=faults to begin with, defaults, **parameters): __ in names stands for a dot."""
     started: list[NodeProcess] = []
 
-    def start(program: str | Path = "truthful_node.py", arguments: list[str] | None = None, **parameters: Any) -> NodeProcess:
-        command = [sys.executable, str(HERE / program)]
-        named = SMALL | {name.replace("__", "."): value for name, value in parameters.items()}
-        command += ros_arguments(named) + (arguments or [])
-        started.append(NodeProcess(command, next(_domains), tmp_path_factory.mktemp("node")))
+    def start(
+        program: str | Path = "truthful_node.py",
+        arguments: Sequence[str] = (),
+        prepare: Sequence[str] = (),
+        defaults: Mapping[str, Any] = SMALL,
+        **parameters: Any,
+    ) -> NodeProcess:
+        named = {**defaults, **{name.replace("__", "."): value for name, value in parameters.items()}}
+        folder = tmp_path_factory.mktemp("node")
+        for fault in prepare:
+            (folder / fault).touch()
+        command = [sys.executable, str(HERE / program), *ros_arguments(named), *arguments]
+        started.append(NodeProcess(command, next(_domains), folder))
         return started[-1]
 
     yield start

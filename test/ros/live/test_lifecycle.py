@@ -1,0 +1,100 @@
+"""Transitions from another process, errors and recovery, and the end."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2: make ros-test")
+
+import robot as r
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from sensor_msgs.msg import Image
+
+StartNode = Callable[..., Any]
+
+
+def change(robot: r.Robot, transition: int) -> bool:
+    return bool(robot.call(ChangeState, "/da3/change_state", ChangeState.Request(transition=Transition(id=transition)), 60.0).success)
+
+
+def state(robot: r.Robot) -> int:
+    return int(robot.call(GetState, "/da3/get_state").current_state.id)
+
+
+def images_after(robot: r.Robot, depth: list[Any], numbers: range) -> int:
+    before = len(depth)
+    robot.drive(numbers)
+    robot.spin(0.5)
+    return len(depth) - before
+
+
+def test_a_manager_leads_it_through_its_states(start_node: StartNode) -> None:
+    node = start_node(autostart=False)
+    with closing(r.Robot(node.domain_id)) as robot:
+        depth = robot.listen(Image, "/da3/camera/depth/image")
+        assert state(robot) == State.PRIMARY_STATE_UNCONFIGURED
+
+        node.inject("build_fails")
+        assert not change(robot, Transition.TRANSITION_CONFIGURE)
+        assert state(robot) == State.PRIMARY_STATE_UNCONFIGURED  # through on_error
+        assert "no engine for this machine" in node.log
+        node.heal("build_fails")
+
+        assert change(robot, Transition.TRANSITION_CONFIGURE)
+        assert state(robot) == State.PRIMARY_STATE_INACTIVE
+        assert images_after(robot, depth, range(5)) == 0
+
+        assert change(robot, Transition.TRANSITION_ACTIVATE)
+        robot.wait_until_heard()
+        assert images_after(robot, depth, range(5, 15)) >= 7
+
+        assert change(robot, Transition.TRANSITION_DEACTIVATE)
+        assert images_after(robot, depth, range(15, 20)) == 0
+
+        assert change(robot, Transition.TRANSITION_ACTIVATE)
+        robot.wait_until_heard()
+        assert images_after(robot, depth, range(20, 30)) >= 7
+
+        assert change(robot, Transition.TRANSITION_DEACTIVATE)
+        assert change(robot, Transition.TRANSITION_CLEANUP)
+        assert state(robot) == State.PRIMARY_STATE_UNCONFIGURED
+        robot.wait_for(lambda: robot.node.count_publishers("/da3/camera/depth/image") == 0, what="publishers to go")
+
+        assert change(robot, Transition.TRANSITION_CONFIGURE)
+        assert change(robot, Transition.TRANSITION_ACTIVATE)
+        robot.wait_until_heard()
+        assert images_after(robot, depth, range(40, 50)) >= 7
+
+        assert change(robot, Transition.TRANSITION_ACTIVE_SHUTDOWN)
+        assert state(robot) == State.PRIMARY_STATE_FINALIZED
+    assert node.stop() == 0
+
+
+def test_autostart_tries_again_until_the_engine_can_be_built(start_node: StartNode) -> None:
+    node = start_node(autostart=True, prepare=["build_fails"])
+    with closing(r.Robot(node.domain_id)) as robot:
+        robot.wait_for(lambda: "no engine for this machine" in node.log, 30.0)
+        node.heal("build_fails")
+        robot.wait_until_heard()
+        robot.wait_for(lambda: "lifecycle: recovered" in node.log)
+    began = time.monotonic()
+    assert node.stop(signal.SIGTERM) == 0
+    assert time.monotonic() - began < 2.0
+
+
+def test_a_signal_ends_it_in_time_even_while_the_engine_is_busy(start_node: StartNode) -> None:
+    node = start_node()
+    node.inject("delay", "20")
+    with closing(r.Robot(node.domain_id)) as robot:
+        robot.wait_until_heard()
+        robot.drive(range(3))
+        began = time.monotonic()
+        node.stop(signal.SIGINT)
+        assert time.monotonic() - began < 2.0

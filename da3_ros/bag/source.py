@@ -92,7 +92,7 @@ class FrameSource:
         self._cameras = {camera.image.topic: camera for camera in plan.cameras}
         self._info_cameras = {camera.info_topic: camera for camera in plan.cameras if camera.info_topic}
         self._calibrations = {camera.name: _first_calibration(camera, found) for camera in plan.cameras}
-        self._synchronizer = Synchronizer(config.rig, [camera.name for camera in plan.cameras])
+        self._synchronizer: Synchronizer[Frame] = Synchronizer(config.rig, [camera.name for camera in plan.cameras])
         self._pose_topics = {connection.topic for connection in pose_connections(recording, plan.poses)}
         self._carry_all = carry_all
         self._waiting: deque[Waiting] = deque()

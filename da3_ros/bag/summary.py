@@ -123,9 +123,8 @@ class Summary:
         processed, skipped = self.processed.total(), self.skipped.total()
         modes = ", ".join(f"{share:.0%} {mode}" for mode, share in _shares(self.modes).items())
         rate = self.as_dict()["frames_per_s"]
-        return (
-            f"{self.status}: {processed} of {self.images_in_recording} images processed ({modes}), {skipped} skipped, {rate:.1f} frames/s"
-        )
+        share = f"{processed} of {self.images_in_recording} images processed ({modes}), {skipped} skipped"
+        return f"{self.status}: {share}, {rate:.1f} frames/s{': ' if self.message else ''}{self.message}"
 
 
 def peak_memory_mib() -> float:

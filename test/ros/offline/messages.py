@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from da3_ros.bag.typestore import load_typestore
 
 Array = np.ndarray[Any, Any]

@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+
 from da3_ros.from_msg import (
     LAYOUTS,
     MessageError,
@@ -147,7 +148,7 @@ def test_depth_is_not_a_picture(encoding: str) -> None:
 
 
 def test_unknown_encodings_are_refused_with_those_that_are_known() -> None:
-    with pytest.raises(MessageError, match="'rgb9'.*bayer_rggb8"):
+    with pytest.raises(MessageError, match=r"'rgb9'.*bayer_rggb8"):
         rgb_from_any(image(np.zeros((H, W), np.uint8), "rgb9", H, W))
 
 

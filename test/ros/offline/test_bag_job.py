@@ -1,0 +1,247 @@
+"""A recording in, a recording out: read back with a second reader."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from da3_core import StreamConfig
+from da3_ros.bag.plan import SourceOptions
+from da3_ros.from_msg import transforms_from_msg
+from da3_ros.tf_tree import TransformTree
+from da3_ros.to_msg import OutputConfig
+
+from . import bags, messages
+from .bags import HEIGHT, LATENCY_NS, Q_BASE_CAM, WIDTH, stamp_of
+from .conftest import Run
+from .reading import depth_of, read_mcap, stamps
+
+FRAMES = 5
+PER_CAMERA = ("depth/image", "depth/camera_info", "confidence/image", "points", "pose")
+
+
+@pytest.fixture(scope="module")
+def robot_bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bags.write_ros2(tmp_path_factory.mktemp("robot") / "bag", bags.robot(FRAMES))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def tree_of(found: dict[str, list[tuple[int, Any]]]) -> TransformTree:
+    """Refuses second parents when asked."""
+    tree = TransformTree()
+    for _, msg in found.get("/tf_static", []):
+        for transform in transforms_from_msg(msg):
+            tree.add_static(transform)
+    for _, msg in found.get("/tf", []):
+        for transform in transforms_from_msg(msg):
+            tree.add(transform)
+    return tree
+
+
+def depth_bytes(bag: Path) -> str:
+    return hashlib.sha256(b"".join(bytes(m.data) for _, m in read_mcap(bag)["/da3/front/depth/image"])).hexdigest()
+
+
+def test_every_image_becomes_its_outputs_under_its_own_stamp(robot_bag: Path, out: Path, run: Run) -> None:
+    summary = run(robot_bag, out)
+    assert (summary.status, summary.exit_code) == ("complete", 0)
+    found = read_mcap(out)
+    expected = [stamp_of(i) for i in range(FRAMES)]
+    for name in PER_CAMERA:
+        assert stamps(found[f"/da3/front/{name}"]) == expected
+    for topic in ("/da3/odometry", "/da3/status"):
+        assert stamps(found[topic]) == expected
+    assert [log_ns for log_ns, _ in found["/da3/front/depth/image"]] == [ns + LATENCY_NS for ns in expected]
+
+
+def test_depth_and_camera_info_agree_and_the_world_frame_is_the_odometrys(robot_bag: Path, out: Path, run: Run) -> None:
+    run(robot_bag, out)
+    found = read_mcap(out)
+    (_, depth), (_, info), (_, points) = (found[f"/da3/front/{name}"][-1] for name in ("depth/image", "depth/camera_info", "points"))
+    assert depth.header.frame_id == info.header.frame_id == points.header.frame_id == "front_optical"
+    assert (depth.height, depth.width) == (info.height, info.width) == (points.height, points.width) == (HEIGHT, WIDTH)
+    assert np.isfinite(depth_of(depth)).mean() > 0.5
+    assert found["/da3/front/pose"][-1][1].header.frame_id == "odom"
+    np.testing.assert_allclose(np.array(info.k).reshape(3, 3), [[60, 0, 34.5], [0, 60, 27.5], [0, 0, 1]], atol=1e-9)
+
+
+def test_poses_are_those_of_odometry_and_static_tf_at_the_images_stamps(robot_bag: Path, out: Path, run: Run) -> None:
+    """Odometry comes at other stamps than images: this fails without interpolation, and without the extrinsics."""
+    run(robot_bag, out, {"mode.mode": "posed"})
+    for stamp_ns, (_, msg) in zip(map(stamp_of, range(FRAMES)), read_mcap(out)["/da3/front/pose"], strict=True):
+        position = np.array(bags.base_position(stamp_ns)) + bags.T_BASE_CAM[:3, 3]
+        np.testing.assert_allclose([msg.pose.position.x, msg.pose.position.y, msg.pose.position.z], position, atol=1e-9)
+        q = msg.pose.orientation
+        assert abs(np.dot([q.x, q.y, q.z, q.w], Q_BASE_CAM)) == pytest.approx(1.0, abs=1e-9)
+
+
+def test_tf_of_the_output_is_complete_and_gives_no_frame_a_second_parent(robot_bag: Path, out: Path, run: Run) -> None:
+    run(robot_bag, out, {"mode.mode": "posed"})
+    tree = tree_of(read_mcap(out))
+    T_input = tree.transform("odom", "front_optical", stamp_of(2))
+    T_ours = tree.transform("odom", "front_optical_da3", stamp_of(2))
+    np.testing.assert_allclose(T_ours, T_input, atol=1e-9)
+
+
+def test_static_tf_is_latched(robot_bag: Path, out: Path, run: Run) -> None:
+    run(robot_bag, out)
+    metadata = yaml.safe_load((out / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    topics = {t["topic_metadata"]["name"]: t["topic_metadata"] for t in metadata["topics_with_message_count"]}
+    (qos,) = yaml.safe_load(topics["/tf_static"]["offered_qos_profiles"])
+    assert (qos["durability"], qos["reliability"], qos["history"]) == (1, 1, 1)  # transient local, reliable, keep last
+    assert metadata["storage_identifier"] == "mcap"
+
+
+def test_without_odometry_the_camera_hangs_in_our_own_world(tmp_path: Path, out: Path, run: Run) -> None:
+    bag = bags.write_ros2(tmp_path / "in", bags.camera(FRAMES))
+    summary = run(bag, out)
+    assert set(summary.modes) == {"unposed"}
+    tree = tree_of(read_mcap(out))
+    assert tree.ancestors("front_optical") == ["front_optical", "front_optical_da3", "da3_world"]
+
+
+def test_odometry_without_tf_hangs_the_robots_tree_in_its_world(tmp_path: Path, out: Path, run: Run) -> None:
+    bag = bags.write_ros2(tmp_path / "in", [*bags.camera(FRAMES), *bags.odometry(FRAMES), *bags.static_tf()])
+    run(bag, out, {"mode.mode": "posed"})
+    tree = tree_of(read_mcap(out))
+    np.testing.assert_allclose(tree.transform("odom", "base_link", stamp_of(3))[:3, 3], bags.base_position(stamp_of(3)), atol=1e-9)
+
+
+def test_poses_from_tf_alone(tmp_path: Path, out: Path, run: Run) -> None:
+    bag = bags.write_ros2(tmp_path / "in", [*bags.static_tf(), *bags.camera(FRAMES), *bags.moving_tf(FRAMES)])
+    summary = run(bag, out, {"mode.mode": "posed"})
+    assert not summary.unposed
+    last = read_mcap(out)["/da3/front/pose"][-1][1]
+    assert last.header.frame_id == "odom"
+    expected = np.array(bags.base_position(stamp_of(FRAMES - 1))) + bags.T_BASE_CAM[:3, 3]
+    np.testing.assert_allclose([last.pose.position.x, last.pose.position.y, last.pose.position.z], expected, atol=1e-9)
+
+
+def test_images_without_a_pose_go_in_unposed(tmp_path: Path, out: Path, run: Run) -> None:
+    until = stamp_of(2) - 60_000_000
+    robot = [r for r in bags.robot(FRAMES) if "image" in r[1] or "info" in r[1] or r[0] - LATENCY_NS < until]
+    summary = run(bags.write_ros2(tmp_path / "in", robot), out)
+    assert summary.unposed == {"front": FRAMES - 2}
+    assert summary.processed == {"front": FRAMES}
+    assert summary.modes["unposed"] > 0
+
+
+def test_the_same_input_gives_the_same_bytes(robot_bag: Path, tmp_path: Path, run: Run) -> None:
+    run(robot_bag, tmp_path / "a")
+    run(robot_bag, tmp_path / "b")
+    assert depth_bytes(tmp_path / "a") == depth_bytes(tmp_path / "b")
+
+
+@pytest.mark.parametrize("kind", ["SQLITE3", "ros1"])
+def test_other_storages_give_the_same_depth(robot_bag: Path, tmp_path: Path, run: Run, kind: str) -> None:
+    robot = bags.robot(FRAMES)
+    bag = bags.write_ros1(tmp_path / "in.bag", robot) if kind == "ros1" else bags.write_ros2(tmp_path / "in", robot, kind)
+    run(robot_bag, tmp_path / "mcap")
+    summary = run(bag, tmp_path / "other", copy=True)
+    assert summary.exit_code == 0
+    assert depth_bytes(tmp_path / "other") == depth_bytes(tmp_path / "mcap")
+    copied = read_mcap(tmp_path / "other")
+    assert stamps(copied["/front/camera_info"]) == [stamp_of(i) for i in range(FRAMES)]
+    np.testing.assert_array_equal(np.frombuffer(copied["/front/image_raw"][1][1].data, np.uint8), bags.picture(1).reshape(-1))
+    assert copied["/front/camera_info"][0][1].k[0] == 60.0
+
+
+def test_copy_carries_every_input_message(robot_bag: Path, out: Path, run: Run) -> None:
+    run(robot_bag, out, copy=True)
+    before, after = read_mcap(robot_bag), read_mcap(out)
+    for topic in set(before) - {"/tf", "/tf_static"}:
+        assert [log_ns for log_ns, _ in after[topic]] == [log_ns for log_ns, _ in before[topic]]
+        assert stamps(after[topic]) == stamps(before[topic])
+    assert len(after["/tf"]) == len(before["/tf"]) + FRAMES
+
+
+def test_compressed_images(tmp_path: Path, out: Path, run: Run) -> None:
+    def recorded(i: int) -> bags.Recorded:
+        data = cv2.imencode(".png", bags.picture(i)[..., ::-1])[1].tobytes()
+        return stamp_of(i) + LATENCY_NS, "/front/image_raw/compressed", messages.compressed(data, "png", stamp_of(i))
+
+    infos = [r for r in bags.camera(FRAMES) if r[1].endswith("camera_info")]
+    run(bags.write_ros2(tmp_path / "in", [*infos, *map(recorded, range(FRAMES))]), out)
+    run(bags.write_ros2(tmp_path / "raw", bags.camera(FRAMES)), tmp_path / "raw_out")
+    assert depth_bytes(out) == depth_bytes(tmp_path / "raw_out")
+
+
+def test_a_rig_of_two_cameras(tmp_path: Path, out: Path, run: Run) -> None:
+    rear = [(log_ns + 5_000_000, topic, msg) for log_ns, topic, msg in bags.camera(FRAMES, "/rear", "rear_optical")]
+    recorded = [*bags.robot(FRAMES), *rear, *bags.static_tf("rear_optical")]
+    summary = run(bags.write_ros2(tmp_path / "in", recorded), out, {"window.views": 4})
+    assert summary.processed == {"front": FRAMES, "rear": FRAMES}
+    found = read_mcap(out)
+    assert all(msg.cameras == ["front", "rear"] for _, msg in found["/da3/status"])
+    assert stamps(found["/da3/rear/depth/image"]) == [stamp_of(i) for i in range(FRAMES)]
+    tree_of(found).transform("odom", "rear_optical_da3", stamp_of(1))
+
+
+def test_millimetres_and_dense_clouds(robot_bag: Path, out: Path, run: Run) -> None:
+    run(robot_bag, out, results=OutputConfig(depth_encoding="16UC1", cloud="dense"))
+    found = read_mcap(out)
+    (_, depth), (_, points) = found["/da3/front/depth/image"][-1], found["/da3/front/points"][-1]
+    assert (depth.encoding, depth.step, points.height, points.is_dense) == ("16UC1", 2 * WIDTH, 1, True)
+
+
+def test_files_beside_the_bag(robot_bag: Path, out: Path, tmp_path: Path, run: Run) -> None:
+    from evo.tools import file_interface
+
+    run(robot_bag, out, {"mode.mode": "posed"}, trajectory=tmp_path / "t.tum", rerun=tmp_path / "view.rrd")
+    trajectory = file_interface.read_tum_trajectory_file(tmp_path / "t.tum")
+    np.testing.assert_allclose(trajectory.timestamps, [stamp_of(i) * 1e-9 for i in range(FRAMES)], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(trajectory.positions_xyz[3], np.array(bags.base_position(stamp_of(3))) + bags.T_BASE_CAM[:3, 3], atol=1e-6)
+    assert (tmp_path / "view.rrd").stat().st_size > 10_000
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["frames"]["processed"] == {"front": FRAMES}
+    assert summary["mode_shares"] == {"posed": 1.0}
+    assert {"read", "decode", "preprocess", "engine", "write"} <= set(summary["stage_s"])
+    assert summary["peak_memory_mib"] > 50
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "t.tum", "view.rrd"]  # nothing temporary stays
+
+
+def test_an_output_that_is_one_file(robot_bag: Path, tmp_path: Path, run: Run) -> None:
+    run(robot_bag, tmp_path / "out.mcap")
+    assert len(read_mcap(tmp_path / "out.mcap")["/da3/status"]) == FRAMES
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.mcap", "out.summary.json"]
+
+
+def test_options_choose_camera_names_and_topics(tmp_path: Path, out: Path, run: Run) -> None:
+    renamed = [(log_ns, topic.replace("/front/camera_info", "/calibration"), msg) for log_ns, topic, msg in bags.robot(FRAMES)]
+    bag = bags.write_ros2(tmp_path / "in", renamed)
+    run(bag, out, source=SourceOptions(cameras=("left=/front/image_raw,/calibration",), odometry="tf"))
+    assert len(read_mcap(out)["/da3/left/depth/image"]) == FRAMES
+
+
+def test_frames_reach_the_stream_as_they_are(robot_bag: Path) -> None:
+    """Image, calibration and pose of the frames themselves, before any network."""
+    from da3_ros.bag.plan import make_plan
+    from da3_ros.bag.recording import Recording
+    from da3_ros.bag.source import FrameSet, FrameSource
+    from da3_ros.bag.survey import survey
+
+    config = StreamConfig()
+    with Recording(robot_bag) as recording:
+        found = survey(recording, config.poses)
+        source = FrameSource(recording, found, make_plan(found, SourceOptions()), config, carry_all=False)
+        frames = [item.frames[0] for item in source if isinstance(item, FrameSet)]
+    for i, frame in enumerate(frames):
+        np.testing.assert_array_equal(frame.image, bags.picture(i))
+        assert frame.calibration is not None
+        np.testing.assert_array_equal(frame.calibration.K, bags.K)
+        assert frame.T_world_cam is not None
+        expected = bags.T_BASE_CAM.copy()
+        expected[1, 3] += i * bags.SPEED_M_PER_FRAME
+        np.testing.assert_allclose(frame.T_world_cam, expected, atol=1e-9)
+    assert len(frames) == FRAMES

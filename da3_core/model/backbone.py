@@ -80,6 +80,7 @@ class Backbone(nn.Module):
 
     def encode_views(self, images: Tensor, keep: Collection[int] = ()) -> EncodedViews:
         """The blocks that see one view at a time: (B, N, 3, H, W), normalised, to tokens. `keep` asks for blocks' outputs."""
+        self._check_blocks(keep)
         views = images.shape[:2]
         grid = self.grid_of(_size(images))
         table = self._table_within_view(grid, images.device)
@@ -151,6 +152,11 @@ class Backbone(nn.Module):
         is_reference = torch.arange(class_tokens.shape[1], device=reference.device) == reference.unsqueeze(1)  # (B, N)
         of_reference, of_others = self.camera_token.unbind(1)  # each (1, D)
         return torch.where(is_reference.unsqueeze(-1), of_reference, of_others)
+
+    def _check_blocks(self, keep: Collection[int]) -> None:
+        unknown = set(keep) - set(range(self.config.depth))
+        if unknown:
+            raise ValueError(f"there are no blocks {sorted(unknown)}: this network has {self.config.depth}, counted from 0")
 
     def _window_block(self, i: int, x: Tensor, tables: tuple[RotaryTable, RotaryTable]) -> Tensor:
         within_view, across_views = tables

@@ -50,7 +50,7 @@ class CameraDecoder(nn.Module):
 
     def forward(self, feature: Tensor) -> Tensor:
         """Camera encodings (B, N, 9), float32, from (B, N, C)."""
-        x = F.relu(self.fc2(F.relu(self.fc1(feature))))
+        x = F.relu(self.fc2(F.relu(self.fc1(feature.to(self.fc1.weight.dtype)))))
         return torch.cat([self.translation(x), self.quaternion(x), F.relu(self.fov(x))], -1).float()
 
 

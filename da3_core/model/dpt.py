@@ -108,7 +108,7 @@ class DPT(nn.Module):
 
     def forward(self, features: Sequence[Tensor], grid: Size, size: Size) -> tuple[Tensor, Tensor]:
         views = features[0].shape[:2]
-        fused = self.fusion(self.pyramid([f.flatten(0, 1) for f in features], grid))
+        fused = self.fusion(self.pyramid([f.flatten(0, 1).to(self.neck.weight.dtype) for f in features], grid))
         x = resample(self.neck(fused), size)
         depth = self.depth_output(x).float().exp()
         sky = F.relu(self.sky_output(x).float())

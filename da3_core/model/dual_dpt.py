@@ -44,7 +44,7 @@ class DualDPT(nn.Module):
         if not (depth or rays):
             return DenseMaps()
         views = features[0].shape[:2]
-        maps = self.pyramid([self.norm(f.flatten(0, 1)) for f in features], grid)
+        maps = self.pyramid([self.norm(f.flatten(0, 1).to(self.norm.weight.dtype)) for f in features], grid)
         depth_maps = self._depth(maps, size) if depth else (None, None)
         ray_maps = self._rays(maps, size) if rays else (None, None)
         return DenseMaps(*(m if m is None else m.unflatten(0, views) for m in depth_maps + ray_maps))

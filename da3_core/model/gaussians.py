@@ -37,7 +37,7 @@ class GaussianDPT(nn.Module):
     def forward(self, features: Sequence[Tensor], images: Tensor, grid: Size) -> Tensor:
         """(B, N, H, W, 38) from four features and the images (B, N, 3, H, W) as the network saw them."""
         views, size = images.shape[:2], (images.shape[-2], images.shape[-1])
-        fused = self.fusion(self.pyramid([f.flatten(0, 1) for f in features], grid))
+        fused = self.fusion(self.pyramid([f.flatten(0, 1).to(self.neck.weight.dtype) for f in features], grid))
         x = resample(self.neck(fused), size) + self._detail(images.flatten(0, 1))
         raw = self.output(add_uv_embedding(x, aspect=size[1] / size[0])).permute(0, 2, 3, 1).float()
         per_view: Tensor = raw.unflatten(0, views)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 FourInts = tuple[int, int, int, int]
@@ -25,7 +25,8 @@ class BackboneConfig:
     patch_size: int = 14
     position_grid: int = 37  # side of the stored grid of absolute positions
     rope_base: float = 100.0
-    layer_scale_init: float = 1.0  # of random weights; DINOv2 pretrains from 1e-5, which is too shy without its schedule
+    # Of random weights, hence not part of what a network is. DINOv2 pretrains from 1e-5, which is too shy for a short training.
+    layer_scale_init: float = field(default=1.0, compare=False)
 
     @property
     def feature_dim(self) -> int:

@@ -27,6 +27,14 @@ def test_two_halves_make_the_whole(backbone, images):
     assert_same(backbone.decode_window(backbone.encode_views(images), GRID), backbone(images))
 
 
+@pytest.mark.parametrize("wanted", [[2], [3, 0], []])
+def test_patches_of_wanted_views_and_cameras_of_all(backbone, images, wanted):
+    window = backbone.decode_window(backbone.encode_views(images), GRID, wanted=torch.tensor(wanted, dtype=torch.long))
+    for ours, truth in zip(window.features, backbone(images).features, strict=True):
+        torch.testing.assert_close(ours.patches, truth.patches[:, wanted])
+        torch.testing.assert_close(ours.camera, truth.camera)
+
+
 @pytest.mark.parametrize("posed", [False, True])
 def test_views_encoded_one_by_one_make_the_same_window(backbone, images, posed):
     camera_tokens = torch.randn(1, 4, 32) if posed else None

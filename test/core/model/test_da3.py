@@ -62,6 +62,8 @@ def test_unknown_wishes_and_half_a_camera_are_refused(model, images, cameras):
         model(images, want={"normals"})
     with pytest.raises(ValueError, match="together"):
         model(images, T_cam_world=cameras[0])
+    with pytest.raises(ValueError, match=r"no blocks \[6\]"):
+        model(images, features=(5, 6))
 
 
 def test_fresh_weights_predict_plausible_numbers(model, images):
@@ -100,17 +102,15 @@ def test_cameras_come_from_rays_through_outliers(model, images, cameras):
     assert both.camera_encoding is not None
 
 
-@pytest.mark.parametrize("how", ["module", "autocast"])
+@pytest.mark.parametrize("how", ["module", "backbone", "autocast"])
 def test_half_precision_gives_float32_close_to_the_truth(any_view_config, lively, images, cameras, how):
     model = lively(build_model(any_view_config))
     T_world_cam, K = cameras
     given = (invert_rigid(T_world_cam), K)
     truth = model(images, *given, want=TRAINING)
-    if how == "module":
-        p = model.to(torch.bfloat16)(images, *given, want=TRAINING)
-    else:
-        with torch.autocast("cpu", torch.bfloat16):
-            p = model(images, *given, want=TRAINING)
+    {"module": model, "backbone": model.backbone, "autocast": torch.nn.Identity()}[how].to(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
+        p = model(images, *given, want=TRAINING)
     for name in ("depth", "confidence", "rays", "ray_confidence", "camera_encoding", "T_cam_world", "K"):
         ours, theirs = getattr(p, name), getattr(truth, name)
         assert ours.dtype == torch.float32

@@ -96,6 +96,11 @@ class ScaleConfig:
     """Metres per network unit."""
 
     min_baseline_m: float = setting(0.05, "camera motion below which the scale is held instead of estimated", range=(0.001, 10.0))
+    chain: str = setting(
+        "always",
+        "carry the scale from window to window by a view that both share, which costs its depth: always, or only while motion shows none",
+        choices=("always", "when_blind"),
+    )
     memory: float = setting(0.5, "weight of the past in the running scale; 0 takes every window's own", range=(0.0, 0.999))
     unknown: str = setting(
         "drop",

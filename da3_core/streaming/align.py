@@ -15,7 +15,6 @@ from da3_core.types import Sim3
 MIN_SAMPLES = 16
 SHARED_LOG_SIGMA = 0.01  # of the ratio of two predictions of one depth: errors that all pixels share
 INDEPENDENT_SAMPLES = 25  # of a view's depth: its errors are patches, not pixels
-STEPS = 20  # of the robust means
 
 
 def scale_from_depth(placed: Sequence[PlacedView], seen: Sequence[DepthSamples]) -> LogScale | None:
@@ -40,44 +39,36 @@ def scale_from_depth(placed: Sequence[PlacedView], seen: Sequence[DepthSamples])
 
 
 def join_cameras(T_world_cam: Tensor, T_window_cam: Tensor, scale: float) -> Sim3:
-    """S_world_window with a given scale from shared cameras (V, 4, 4) in both frames.
+    """S_world_window with a given scale from shared cameras (V, 4, 4) in both frames; one is enough.
 
-    Rotation and translation are medians over the views (chordal and geometric, by Weiszfeld's iteration): a minority of views that are
-    predicted badly does not move them. One view is enough.
+    Every shared view says what the rotation and the translation are; the means of what they say are robust, so that a minority of views
+    that are predicted badly hardly moves them.
     """
-    R_world_window = robust_rotation(matrix_product(T_world_cam[:, :3, :3], T_window_cam[:, :3, :3].mT))
-    offsets = T_world_cam[:, :3, 3] - scale * rotate(R_world_window, T_window_cam[:, :3, 3])
-    return Sim3(torch.tensor(scale, dtype=offsets.dtype), R_world_window, geometric_median(offsets))
+    R = matrix_product(T_world_cam[:, :3, :3], T_window_cam[:, :3, :3].mT)
+    R_world_window = _nearest_rotation((_weights(R.flatten(1))[:, None, None] * R).sum(0))
+    t = T_world_cam[:, :3, 3] - scale * rotate(R_world_window, T_window_cam[:, :3, 3])
+    return Sim3(torch.tensor(scale, dtype=t.dtype), R_world_window, (_weights(t)[:, None] * t).sum(0))
 
 
 def weighted_median(values: Tensor, weights: Tensor) -> Tensor:
-    """The value (S,) -> () at which half the weight is reached."""
+    """The one of the values (S,) at which half the weight is reached."""
     order = values.argsort(stable=True)
     reached = weights[order].cumsum(0)
     return values[order][torch.searchsorted(reached, reached[-1:] / 2).clamp(max=len(values) - 1)][0]
 
 
-def robust_rotation(R: Tensor) -> Tensor:
-    """(3, 3) with the least sum of chordal distances to rotations R (V, 3, 3)."""
-    mean = _nearest_rotation(R.sum(0))
-    for _ in range(STEPS):
-        distance = torch.linalg.matrix_norm(R - mean)
-        mean = _nearest_rotation((R / distance.clamp(min=1e-6)[:, None, None]).sum(0))
-    return mean
-
-
-def geometric_median(points: Tensor) -> Tensor:
-    """(3,) with the least sum of distances to points (V, 3)."""
-    median = points.mean(0)
-    for _ in range(STEPS):
-        weights = torch.linalg.vector_norm(points - median, dim=-1).clamp(min=1e-9).reciprocal()[:, None]
-        median = (weights * points).sum(0) / weights.sum()
-    return median
+def _weights(votes: Tensor) -> Tensor:
+    """(V,) Huber weights of votes (V, D), summing to one: full up to the median distance from the vote that is nearest to all."""
+    distance = torch.cdist(votes, votes, compute_mode="donot_use_mm_for_euclid_dist")
+    to_medoid = distance[distance.sum(1).argmin()]
+    usual = to_medoid.sort().values[len(votes) // 2]
+    weights = 1 / to_medoid.clamp(min=float(usual) or 1.0)
+    return weights / weights.sum()
 
 
 def _nearest_rotation(M: Tensor) -> Tensor:
     U, _, Vh = torch.linalg.svd(M)
     signs = torch.ones(3, dtype=M.dtype)
-    signs[2] = torch.sign(torch.linalg.det(U) * torch.linalg.det(Vh))
+    signs[2] = torch.linalg.det(U @ Vh)
     rotation: Tensor = (U * signs) @ Vh
     return rotation

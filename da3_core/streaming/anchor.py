@@ -29,7 +29,6 @@ from da3_core.types import EngineKind, Prediction, ScaleEstimate, ScaleSource, V
 METRIC_FOCAL_PX = 300.0  # at which a metric network's output is metres
 METRIC_LOG_VARIANCE = 0.1**2  # of a metric network's scale
 ASSUMED_FOV_DEG = 60.0  # across an image of which neither calibration nor network knows K
-SHARED_VIEWS = 1  # of earlier windows, whose depth is predicted again where a window is to be chained to them
 
 
 @dataclass(frozen=True)
@@ -102,6 +101,11 @@ class Anchor:
         """The views of the last window that have their place in the world."""
         return self._placed
 
+    def configure(self, config: ScaleConfig) -> None:
+        """New settings, from the next window on."""
+        self._config = config
+        self._scale.configure(config)
+
     def reset(self) -> None:
         """Another run: nothing of the last one holds."""
         self._scale.reset()
@@ -113,22 +117,33 @@ class Anchor:
         self._placed.clear()
 
     def wanted(self, views: Sequence[View], newest: int, choice: Choice) -> list[int]:
-        """Indices of the views whose depth is needed: the `newest` last ones, and shared ones where the window must be chained to them."""
+        """Indices of the views whose depth is needed: the `newest` last ones, then one to chain the window to earlier ones by.
+
+        While there is none to chain to, a newest one stands in for it: an engine made for a number of views is best asked for as many.
+        """
         wanted = list(range(len(views) - newest, len(views)))
-        if choice.mode == "unposed" or (choice.mode == "posed" and not self._moved(views)):
-            wanted += [i for i, view in enumerate(views[:-newest]) if view.id in self._placed][-SHARED_VIEWS:]
-        return wanted
+        if not self._needs_chain(views, choice):
+            return wanted
+        shared = [i for i, view in enumerate(views[:-newest]) if view.id in self._placed]
+        return wanted + (shared or wanted)[-1:]
 
     def place(self, window: PredictedWindow) -> list[Placement]:
         """The newest views, placed; what later windows need of them is remembered."""
         newest = window.wanted[: window.newest]
         if window.choice.mode == "metric" or window.prediction.T_cam_world is None:
             return [_focal_placement(window, index, self._kind) for index in newest]
+        if not bool(window.T_window_cam.isfinite().all()):  # a nested network that sees sky only, a half-precision one that overflowed
+            return [_nowhere(window, index) for index in newest]
         self._step_scale(window)
         T_world_cam = self._cameras(window)
         scale = self._scale.estimate
         self._remember(window, T_world_cam)
         return [Placement(window.depth(i) * scale.value, T_world_cam[i], window.K(i), scale) for i in newest]
+
+    def _needs_chain(self, views: Sequence[View], choice: Choice) -> bool:
+        if choice.mode == "metric" or self._kind in ("mono", "metric"):
+            return False
+        return choice.mode == "unposed" or self._config.chain == "always" or not self._moved(views)
 
     def _moved(self, views: Sequence[View]) -> bool:
         centres = torch.stack([view.T_world_cam[:3, 3] for view in views if view.T_world_cam is not None])
@@ -147,11 +162,13 @@ class Anchor:
             self._placed.clear()  # it is in other units
 
     def _chained(self, window: PredictedWindow) -> LogScale | None:
-        shared = window.wanted[window.newest :]
+        shared = [i for i in window.wanted[window.newest :] if window.views[i].id in self._placed]
         return scale_from_depth([self._placed[window.views[i].id] for i in shared], [window.samples(i, 1.0) for i in shared])
 
     def _cameras(self, window: PredictedWindow) -> Tensor:
         """T_world_cam (N, 4, 4): as given where that is trusted; the others joined to those, and to the places they had before."""
+        if len(window.given) == len(window.views):
+            return torch.stack(list(window.given.values()))
         known = {i: self._placed[view.id].T_world_cam for i, view in enumerate(window.views) if view.id in self._placed}
         known |= window.given
         if not known:
@@ -162,14 +179,21 @@ class Anchor:
         return torch.stack([window.given.get(i, T) for i, T in enumerate(T_world_cam)])
 
     def _remember(self, window: PredictedWindow, T_world_cam: Tensor) -> None:
-        """The newest views' places; those of views that left are forgotten."""
+        """Places of the newest views, and of a shared one that lost its own; those of views that left are forgotten."""
         scale = self._scale.estimate
         self._placed = {view.id: self._placed[view.id] for view in window.views if view.id in self._placed}
-        for i in window.wanted[: window.newest]:
+        for i in window.wanted:
+            if window.views[i].id in self._placed:
+                continue
             is_metric = scale.is_metric or i in window.given
             samples = window.samples(i, scale.value) if scale.is_metric == is_metric else None
             self._placed[window.views[i].id] = PlacedView(T_world_cam[i], samples, scale.log_variance, is_metric)
             self._last_T_world_cam[window.views[i].camera] = T_world_cam[i]
+
+
+def _nowhere(window: PredictedWindow, index: int) -> Placement:
+    depth = torch.full_like(window.depth(index), torch.nan)
+    return Placement(depth, window.views[index].T_world_cam, window.K(index), ScaleEstimate(1.0, math.inf, "none"))
 
 
 def _focal_placement(window: PredictedWindow, index: int, kind: EngineKind) -> Placement:

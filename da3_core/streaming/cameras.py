@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from da3_core.config import PreprocessConfig
 from da3_core.preprocess import Rectifier, make_rectifier
-from da3_core.types import Frame, View, as_tensor
+from da3_core.streaming.poses import is_rigid
+from da3_core.types import Frame, Uint8Array, View, as_tensor
 
 Key = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A frame on its way: the network's view of it, and what leads back from there."""
+
+    frame: Frame
+    rectifier: Rectifier
+    network_image: Uint8Array  # (h, w, 3)
+    view: View
 
 
 class Cameras:
     """All cameras' images come out at the network size of the first camera, as one window must have one size."""
 
     def __init__(self, config: PreprocessConfig) -> None:
+        self._next_id = 0
+        self.configure(config)
+
+    def configure(self, config: PreprocessConfig) -> None:
+        """New settings; all rectifiers are made anew. Ids go on."""
         self._config = config
         self._rectifiers: dict[str, tuple[Key, Rectifier]] = {}
-        self._next_id = 0
 
     def adopt(self, frames: Sequence[Frame]) -> list[str]:
         """Makes the rectifiers that are missing; what has changed since the last frames comes back in words.
@@ -36,10 +52,15 @@ class Cameras:
                 changes += [f"camera {frame.camera}: image size or calibration changed"] if known else []
         return changes
 
-    def views(self, frames: Sequence[Frame]) -> tuple[list[View], list[Rectifier]]:
-        """One view per frame, of cameras that were adopted."""
-        rectifiers = [self._rectifiers[frame.camera][1] for frame in frames]
-        return [self._view(frame, rectifier) for frame, rectifier in zip(frames, rectifiers, strict=True)], rectifiers
+    def see(self, frame: Frame) -> Seen:
+        """The view of a frame whose camera was adopted."""
+        rectifier = self._rectifiers[frame.camera][1]
+        network_image = rectifier.network_image(frame.image)
+        self._next_id += 1
+        image = torch.from_numpy(network_image).permute(2, 0, 1).contiguous()
+        T_world_cam = as_tensor(np.asarray(frame.T_world_cam, np.float64)) if is_rigid(frame.T_world_cam) else None
+        view = View(self._next_id, frame.camera, frame.stamp_ns, image, as_tensor(rectifier.K), T_world_cam)
+        return Seen(frame, rectifier, network_image, view)
 
     def _make(self, frame: Frame) -> Rectifier:
         height, width = frame.image.shape[:2]
@@ -49,11 +70,6 @@ class Cameras:
             return make_rectifier(width, height, frame.calibration, self._config, network)
         except ValueError as error:
             raise ValueError(f"camera {frame.camera}: {error}") from error
-
-    def _view(self, frame: Frame, rectifier: Rectifier) -> View:
-        image = torch.from_numpy(rectifier.network_image(frame.image)).permute(2, 0, 1).contiguous()
-        self._next_id += 1
-        return View(self._next_id, frame.camera, frame.stamp_ns, image, as_tensor(rectifier.K), as_tensor(frame.T_world_cam))
 
 
 def _key(frame: Frame) -> Key:

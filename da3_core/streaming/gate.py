@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -28,15 +29,24 @@ class Disagreement:
         return f"rotation by {self.rotation_deg:.1f} deg{direction}"
 
 
-def disagreement(T_world_cam: Tensor, T_cam_window: Tensor, min_baseline_m: float) -> Disagreement:
-    """Relative motion of given cameras T_world_cam (N, 4, 4) against that of ones predicted without them, T_cam_window (N, 4, 4), N > 1."""
-    first, second = torch.triu_indices(len(T_world_cam), len(T_world_cam), 1)
+def disagreement(T_world_cam: Tensor, T_cam_window: Tensor, pairs: Tensor, min_baseline_m: float) -> Disagreement:
+    """Relative motion of given cameras T_world_cam (N, 4, 4) against that of ones predicted without them, T_cam_window (N, 4, 4).
+
+    pairs: (2, P) indices of the cameras that are compared, at least one pair.
+    """
+    first, second = pairs
     given = matrix_product(invert_rigid(T_world_cam[first]), T_world_cam[second])
     predicted = matrix_product(T_cam_window[first], invert_rigid(T_cam_window[second])).to(given.dtype)
     rotation = rotation_angle(matrix_product(given[:, :3, :3].mT, predicted[:, :3, :3]))
     moved = torch.linalg.vector_norm(given[:, :3, 3], dim=-1) >= min_baseline_m
     direction = _angle(given[moved, :3, 3], predicted[moved, :3, 3])
     return Disagreement(_median_deg(rotation), _median_deg(direction) if direction.numel() else None)
+
+
+def _moving_pairs(views: Sequence[View]) -> Tensor:
+    """(2, P) views of one camera at two times: those of a rig at one time are as far apart as they always are, whatever moves it."""
+    pairs = [(i, j) for i, j in combinations(range(len(views)), 2) if views[i].camera == views[j].camera]
+    return torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
 
 
 def _angle(a: Tensor, b: Tensor) -> Tensor:
@@ -80,10 +90,11 @@ class PoseGate:
 
     def check(self, views: Sequence[View], unposed: Prediction) -> None:
         """Takes in what a window of posed views looks like without its poses."""
-        if len(views) < 2 or unposed.T_cam_world is None:
+        pairs = _moving_pairs(views)
+        if not pairs.numel() or unposed.T_cam_world is None:
             return
         given = torch.stack([view.T_world_cam for view in views if view.T_world_cam is not None])
-        self._last = disagreement(given, unposed.T_cam_world.double(), self._min_baseline_m)
+        self._last = disagreement(given, unposed.T_cam_world.double(), pairs, self._min_baseline_m)
         self._since_check = 1
         agrees = self._last.rotation_deg <= self._config.gate_rotation_deg
         agrees &= (self._last.direction_deg or 0.0) <= self._config.gate_translation_deg

@@ -40,7 +40,7 @@ class ModeChooser:
             return fixed
         lacking = _lacking(views)
         if lacking:
-            return Choice("unposed", lacking, self._config.mode == "posed" or self._gate.is_open)
+            return Choice("unposed", lacking, trusts_poses=self._config.mode == "posed" or self._gate.is_open)
         if self._config.mode == "posed":
             return Choice("posed", "as set")
         if self._gate.is_due():
@@ -68,7 +68,7 @@ class ModeChooser:
 def _lacking(views: Sequence[View]) -> str:
     """What keeps these views from conditioning the network; empty: nothing."""
     unposed = sum(view.T_world_cam is None for view in views)
-    return _uncalibrated(views) or (f"no pose of {unposed} of {len(views)} views" if unposed else "")
+    return _uncalibrated(views) or (f"no pose of {unposed} of {len(views)} views; K as calibrated" if unposed else "")
 
 
 def _uncalibrated(views: Sequence[View]) -> str:

@@ -30,7 +30,8 @@ class PoseBuffer:
         after the last; a clock that went back by a second or more empties the buffer first.
         """
         T = np.array(T_world_body, np.float64)
-        _refuse_unless_rigid(T)
+        if not is_rigid(T):
+            raise ValueError(f"a pose that is no rigid transform: {T.tolist()}; normalise its quaternion, or drop it")
         if is_restart(self.newest_ns, stamp_ns, "pose"):
             self.clear()
         self._stamps_ns.append(stamp_ns)
@@ -48,12 +49,13 @@ class PoseBuffer:
             start_ns, end_ns = self._stamps_ns[after - 1 : after + 1]
             if end_ns - start_ns <= 1e9 * self._config.max_gap_s:
                 T_start, T_end = (torch.from_numpy(T) for T in self._poses[after - 1 : after + 1])
-                return interpolate_rigid(T_start, T_end, (stamp_ns - start_ns) / (end_ns - start_ns)).numpy()
+                share = (stamp_ns - start_ns) / (end_ns - start_ns)
+                return np.asarray(interpolate_rigid(T_start, T_end, share), np.float64)
         near = [i for i in (after - 1, after) if 0 <= i < len(self._stamps_ns)]
         nearest = min(near, key=lambda i: abs(self._stamps_ns[i] - stamp_ns), default=None)
         if nearest is None or abs(self._stamps_ns[nearest] - stamp_ns) > 1e9 * self._config.tolerance_s:
             return None
-        return self._poses[nearest].copy()
+        return np.array(self._poses[nearest])
 
     @property
     def newest_ns(self) -> int | None:
@@ -70,9 +72,10 @@ class PoseBuffer:
             del self._stamps_ns[:first], self._poses[:first]
 
 
-def _refuse_unless_rigid(T: Float64Array) -> None:
-    if T.shape != (4, 4) or not np.isfinite(T).all():
-        raise ValueError(f"a pose that is not a finite 4x4 matrix: {T.tolist()}; drop it")
+def is_rigid(T: Float64Array | None) -> bool:
+    """Whether T is a finite 4x4 rigid transform."""
+    if T is None or T.shape != (4, 4) or not np.isfinite(T).all():
+        return False
     R = T[:3, :3]
-    if np.abs(R @ R.T - np.eye(3)).max() > MAX_ORTHOGONALITY_ERROR or np.linalg.det(R) < 0 or (T[3] != (0, 0, 0, 1)).any():
-        raise ValueError(f"a pose that is not a rigid transform: {T.tolist()}; normalise its quaternion, or drop it")
+    is_rotation = np.abs(R @ R.T - np.eye(3)).max() < MAX_ORTHOGONALITY_ERROR and np.linalg.det(R) > 0
+    return bool(is_rotation and (T[3] == (0, 0, 0, 1)).all())

@@ -21,7 +21,8 @@ from da3_core.types import ScaleEstimate, ScaleSource
 
 WINDOW_LOG_SIGMA = 0.05  # of the scale that a window of the usual quality measures
 HELD_LOG_SIGMA = 0.05  # what a scale may change by from one window to the next, unseen
-OUTLIER_SIGMAS = 3.0  # a window's own scale pulls the running one by at most as much
+SURPRISE_SIGMAS = 3.0  # a window's own scale that misses the last one by more shows that the unit has changed
+LEARNING = 0.3  # weight of one window's surprise in what is known of the unit's steadiness
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,24 @@ def baselines_measured(given_m: Tensor, predicted: Tensor, config: ScaleConfig) 
 class RunningScale:
     """A Kalman filter of one state, the logarithm of metres per network unit of the current window.
 
-    `memory` is the weight of the past against a window of the usual quality: with a random walk q the steady gain is 1 - memory.
-    A worse window counts less, a better one more, and one that is far off pulls no further than OUTLIER_SIGMAS.
+    `memory` is the weight of the past against a window of the usual quality while the unit is steady: with a random walk of variance q
+    the steady gain is 1 - memory. How much the unit really walks is learned from how far the windows' own scales miss the last value
+    beyond what both are uncertain of. One that misses it by far is believed at once: what a window measured is wrong by what its variance
+    says, a unit that no longer holds by anything.
     """
 
     def __init__(self, config: ScaleConfig) -> None:
-        gain = 1 - config.memory
-        self._walk = gain**2 * WINDOW_LOG_SIGMA**2 / config.memory if config.memory else math.inf
+        self.configure(config)
         self.reset()
+
+    def configure(self, config: ScaleConfig) -> None:
+        """New settings, from the next step on."""
+        gain = 1 - config.memory
+        self._least_walk = gain**2 * WINDOW_LOG_SIGMA**2 / config.memory if config.memory else math.inf
 
     def reset(self) -> None:
         self._log = LogScale(0.0, math.inf)
+        self._walk = 0.0  # learned
         self._source: ScaleSource = "none"
 
     @property
@@ -68,20 +76,29 @@ class RunningScale:
 
         unknown: the source to report while metres are not known.
         """
-        walk = self._walk if measured else HELD_LOG_SIGMA**2
-        log = chained or LogScale(self._log.value, self._log.variance + walk)
-        source: ScaleSource = "chained" if chained else "held"
-        for source, measurement in measured.items():  # noqa: B007
+        log = chained or self._walked(measured)
+        for measurement in measured.values():
             log = _corrected(log, measurement)
         self._log = log
+        *_, source = ("chained" if chained else "held", *measured)
         self._source = source if self.is_known else unknown
+
+    def _walked(self, measured: Mapping[ScaleSource, LogScale]) -> LogScale:
+        """The last value, as uncertain as its age makes it."""
+        for measurement in measured.values():
+            if self.is_known:
+                self._learn((measurement.value - self._log.value) ** 2, self._log.variance + measurement.variance)
+        least = self._least_walk if measured else HELD_LOG_SIGMA**2
+        return LogScale(self._log.value, self._log.variance + max(self._walk, least))
+
+    def _learn(self, squared_miss: float, expected: float) -> None:
+        excess = squared_miss - expected
+        surprised = squared_miss > SURPRISE_SIGMAS**2 * expected
+        self._walk = excess if surprised else max(0.0, self._walk + LEARNING * (excess - self._walk))
 
 
 def _corrected(prior: LogScale, measurement: LogScale) -> LogScale:
     if not math.isfinite(prior.variance):
         return measurement
-    total = prior.variance + measurement.variance
-    bound = OUTLIER_SIGMAS * math.sqrt(total)
-    innovation = min(max(measurement.value - prior.value, -bound), bound)
-    gain = prior.variance / total
-    return LogScale(prior.value + gain * innovation, (1 - gain) * prior.variance)
+    gain = prior.variance / (prior.variance + measurement.variance)
+    return LogScale(prior.value + gain * (measurement.value - prior.value), (1 - gain) * prior.variance)

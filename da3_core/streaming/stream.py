@@ -13,12 +13,12 @@ from torch import Tensor
 
 from da3_core.config import StreamConfig
 from da3_core.geometry.pinhole import ros_from_K
-from da3_core.preprocess import Rectifier
 from da3_core.streaming.anchor import Anchor, Placement, PredictedWindow
-from da3_core.streaming.cameras import Cameras
+from da3_core.streaming.cameras import Cameras, Seen
 from da3_core.streaming.clock import is_restart
 from da3_core.streaming.filters import without_untrusted
 from da3_core.streaming.mode import ModeChooser
+from da3_core.streaming.poses import is_rigid
 from da3_core.streaming.window import Window
 from da3_core.types import Engine, Float32Array, Frame, FrameResult, View
 
@@ -46,31 +46,34 @@ class Stream:
         events = self._begin(frames)
         timings: dict[str, float] = {}
         with _timed(timings, "preprocess"):
-            newest, rectifiers = self._cameras.views(frames)
+            seen = [self._cameras.see(frame) for frame in frames]
         with _timed(timings, "window"):
-            views = self._window.push(newest, self._anchor.placed)
+            views = self._window.push([each.view for each in seen], self._anchor.placed)
         with _timed(timings, "engine"):
-            window = self._predict(views, len(newest))
+            window = self._predict(views, len(seen))
         with _timed(timings, "anchor"):
             placements = self._anchor.place(window)
-            results = [self._result(*each, window, events) for each in zip(frames, rectifiers, placements, window.wanted, strict=False)]
-        return [dataclasses.replace(result, timings_s=timings) for result in results]
+            results = [self._result(each, placement, window) for each, placement in zip(seen, placements, strict=True)]
+        return [dataclasses.replace(result, timings_s=timings, events=events) for result in results]
 
     def configure(self, config: StreamConfig) -> None:
-        """Takes new settings, from the next frames on. What they do not touch goes on: scale and world, and the window unless its own
-        settings or the images' change. Raises ValueError as the constructor does, and nothing has happened then."""
-        self._modes = ModeChooser(self._engine, config.mode, config.scale)
+        """Takes new settings, from the next frames on. What they do not touch goes on: scale and world always, the trust in poses unless
+        the mode's settings change, the window unless its own or the images' do. Raises ValueError as the constructor does; then nothing
+        has happened.
+        """
+        modes = ModeChooser(self._engine, config.mode, config.scale)
         old, self._config = self._config, config
-        if dataclasses.replace(config.scale, unknown=old.scale.unknown) != old.scale:
-            self._anchor = Anchor(self._engine.kind, config.scale)
+        self._anchor.configure(config.scale)
+        if (config.mode, config.scale) != (old.mode, old.scale):
+            self._modes = modes
         if (config.preprocess, config.window) != (old.preprocess, old.window):
-            self._cameras = Cameras(config.preprocess)
+            self._cameras.configure(config.preprocess)
             self._window = self._make_window()
             self._forget_views()
 
     def reset(self) -> None:
         """Begins a new run: no view, pose or scale of the last one is kept."""
-        self._cameras = Cameras(self._config.preprocess)
+        self._cameras.configure(self._config.preprocess)
         self._forget_views()
         self._modes.reset()
         self._anchor.reset()
@@ -85,7 +88,12 @@ class Stream:
         if changes:
             self._forget_views()
         self._last_stamp_ns |= {frame.camera: frame.stamp_ns for frame in frames}
-        return (*(f"camera {frame.camera}: the clock went back, a new run begins" for frame in restarts), *changes)
+        refused = [frame.camera for frame in frames if frame.T_world_cam is not None and not is_rigid(frame.T_world_cam)]
+        return (
+            *(f"camera {frame.camera}: the clock went back, a new run begins" for frame in restarts),
+            *changes,
+            *(f"camera {camera}: its pose is no rigid transform, and is not used" for camera in refused),
+        )
 
     def _make_window(self) -> Window:
         sees_many = self._engine.kind in ("any_view", "nested")
@@ -103,10 +111,8 @@ class Stream:
         self._modes.observe(views, choice, prediction)
         return PredictedWindow(views, newest, wanted, choice, prediction)
 
-    def _result(
-        self, frame: Frame, rectifier: Rectifier, placement: Placement, index: int, window: PredictedWindow, events: tuple[str, ...]
-    ) -> FrameResult:
-        network_image = np.ascontiguousarray(window.views[index].image.permute(1, 2, 0).numpy())
+    def _result(self, seen: Seen, placement: Placement, window: PredictedWindow) -> FrameResult:
+        frame, rectifier, index = seen.frame, seen.rectifier, window.views.index(seen.view)
         confidence = _numpy(window.confidence(index))
         depth = self._published(placement, confidence, _numpy(window.sky(index)))
         return FrameResult(
@@ -115,14 +121,13 @@ class Stream:
             stamp_ns=frame.stamp_ns,
             depth_m=rectifier.output_depth(depth),
             confidence=None if confidence is None else rectifier.output_confidence(confidence),
-            image=rectifier.output_image(frame.image, network_image),
+            image=rectifier.output_image(frame.image, seen.network_image),
             K=ros_from_K(torch.from_numpy(rectifier.output_K(placement.K.numpy()))).numpy(),
-            T_world_cam=None if placement.T_world_cam is None else placement.T_world_cam.numpy(),
+            T_world_cam=None if placement.T_world_cam is None else placement.T_world_cam.numpy().copy(),
             mode=window.choice.mode,
             mode_reason=window.choice.reason,
             scale=placement.scale,
             window_views=len(window.views),
-            events=events,
         )
 
     def _published(self, placement: Placement, confidence: Float32Array | None, sky: Float32Array | None) -> Float32Array:

@@ -3,7 +3,8 @@
 When a new set arrives, the one before it becomes a set of keyframes if it is far enough from the last such set: by translation or by
 rotation where poses in metres are known, else by rotation or time. Otherwise it leaves. So a robot that stands still keeps the views
 it came with, and with them their parallax. The newest views are always in, even when they alone exceed the bound; when room is needed
-the oldest keyframe leaves first, of one set the first camera's last.
+the oldest keyframe leaves first, of one set the first camera's last. Where poses are given, keyframes without one leave at once: they
+would keep the others' poses from being used.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Window:
         if self._newest and self._is_far_from_last_set(placed):
             self._keyframes += self._newest[::-1]
             self._last_set = {view.camera: (view, placed.get(view.id)) for view in self._newest}
+        if all(view.T_world_cam is not None for view in newest):
+            self._keyframes = [view for view in self._keyframes if view.T_world_cam is not None]
         self._newest = list(newest)
         room = max(0, self._config.views - len(self._newest))
         self._keyframes = self._keyframes[max(0, len(self._keyframes) - room) :]

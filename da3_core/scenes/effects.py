@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import cache
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -12,15 +15,24 @@ from da3_core.scenes.rng import Draws, mix
 PATCH = 8
 
 
-def photograph(radiance: Tensor, seeds: Tensor) -> Tensor:
+def photograph(radiance: Tensor, seeds: Tensor, compiled: bool = False) -> Tensor:
     """Linear radiance (B, N, 3, H, W) -> images (B, N, 3, H, W) in 0..1 as a camera would have made them; seeds (B,) int64."""
-    draws = Draws(seeds, "effects", 256)
+    develop = _compiled() if compiled else _develop
+    return develop(radiance, seeds, Draws(seeds, "effects", 256))
+
+
+def _develop(radiance: Tensor, seeds: Tensor, draws: Draws) -> Tensor:
     n = radiance.shape[1]
     light = blur(radiance.clamp(0.0, 1e3), draws.uniform(1, low=0.35, high=0.75).expand(-1, n) + extra_blur(draws, n))
     light = expose(light, draws, n)
     light = light * vignette(draws, light.shape[-2:])
     light = add_noise(light, seeds, draws)
     return compress(tone(light, draws), _quality(draws, n))
+
+
+@cache
+def _compiled() -> Callable[[Tensor, Tensor, Draws], Tensor]:
+    return cast(Callable[[Tensor, Tensor, Draws], Tensor], torch.compile(_develop, dynamic=False))
 
 
 def expose(radiance: Tensor, draws: Draws, n: int) -> Tensor:

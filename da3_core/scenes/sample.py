@@ -12,6 +12,7 @@ from da3_core.scenes.cameras import sample_cameras
 from da3_core.scenes.effects import photograph
 from da3_core.scenes.kinds import make_worlds
 from da3_core.scenes.render import render
+from da3_core.scenes.worlds import Worlds, select
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,50 @@ class Samples:
     kind: Tensor  # (B,) int64 index into `kinds.KINDS`
 
 
+@dataclass(frozen=True)
+class Shots:
+    """B worlds and N cameras in each: what there is to render."""
+
+    worlds: Worlds
+    T_world_cam: Tensor  # (B, N, 4, 4) float32
+    K: Tensor  # (B, N, 3, 3) float32
+
+    def select(self, index: Tensor) -> Shots:
+        """The shots of the worlds at `index` (K,) int64."""
+        return Shots(select(self.worlds, index), self.T_world_cam[index], self.K[index])
+
+
+def plan_shots(
+    seeds: Tensor,
+    n_views: int,
+    size: tuple[int, int],
+    device: torch.device | str = "cpu",
+    kinds: Sequence[str] | str | None = None,
+    styles: Sequence[str] | str | None = None,
+) -> Shots:
+    """Worlds `seeds` (B,) int64 with cameras for images of size (H, W). Many small steps: plan for many worlds at once."""
+    worlds = make_worlds(seeds, kinds, device)
+    return Shots(worlds, *sample_cameras(worlds, n_views, size, styles))
+
+
+def shoot(shots: Shots, size: tuple[int, int], effects: bool = True, compiled: bool = False) -> Samples:
+    """Images (H, W) and truth of planned shots. compiled: fuse into a few kernels (compiles once per B, N and size)."""
+    worlds = shots.worlds
+    seen = render(worlds, shots.T_world_cam, shots.K, size, compiled)
+    valid = torch.isfinite(seen.depth)
+    return Samples(
+        images=photograph(seen.radiance, worlds.seed, compiled) if effects else seen.image,
+        depth_m=torch.where(valid, seen.depth, 0.0),
+        valid=valid,
+        sky=seen.sky,
+        object=seen.object,
+        normal_world=seen.normal,
+        T_world_cam=shots.T_world_cam,
+        K=shots.K,
+        kind=worlds.kind,
+    )
+
+
 def make_samples(
     seeds: Tensor,
     n_views: int,
@@ -39,22 +84,5 @@ def make_samples(
     effects: bool = True,
     compiled: bool = False,
 ) -> Samples:
-    """Samples of worlds `seeds` (B,) int64 at size (H, W). Each depends on its own seed, n_views and size only, not on the batch.
-
-    compiled: fuse the renderer into a few kernels (compiles once per (B, n_views, size)).
-    """
-    worlds = make_worlds(seeds, kinds, device)
-    T_world_cam, K = sample_cameras(worlds, n_views, size, styles)
-    seen = render(worlds, T_world_cam, K, size, compiled)
-    valid = torch.isfinite(seen.depth)
-    return Samples(
-        images=photograph(seen.radiance, worlds.seed) if effects else seen.image,
-        depth_m=torch.where(valid, seen.depth, 0.0),
-        valid=valid,
-        sky=seen.sky,
-        object=seen.object,
-        normal_world=seen.normal,
-        T_world_cam=T_world_cam,
-        K=K,
-        kind=worlds.kind,
-    )
+    """Samples of worlds `seeds` (B,) int64 at size (H, W). Each depends on its own seed, n_views and size only, not on the batch."""
+    return shoot(plan_shots(seeds, n_views, size, device, kinds, styles), size, effects, compiled)

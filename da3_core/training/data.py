@@ -6,14 +6,16 @@ with a part of it train on the same scenes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
+from itertools import count, islice
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from da3_core.scenes.sample import Samples, make_samples
+from da3_core.scenes.sample import Samples, Shots, plan_shots, shoot
 from da3_core.scenes.splits import TRAIN, VALIDATION
 from da3_core.training.config import Bucket, DataConfig
 
@@ -34,7 +36,14 @@ class Draw:
     scene_chances: Tensor  # (B, 2): uniform numbers for what an objective decides by scene
 
 
-Source = Callable[[Draw], Samples]
+SeedKey = tuple[object, ...]
+
+
+class Source(Protocol):
+    """What turns a draw into samples."""
+
+    def __call__(self, draw: Draw, upcoming: Iterable[Draw] = ()) -> Samples:
+        """The samples of `draw`. `upcoming` are those of the next steps, for sources that can prepare them along."""
 
 
 @dataclass(frozen=True)
@@ -106,17 +115,38 @@ def _draw(
 
 
 class RenderedScenes:
-    """Samples of procedural worlds, rendered on `device`; the last ones are kept for the steps that share them."""
+    """Samples of procedural worlds, rendered on `device`; the last ones are kept for the steps that share them.
 
-    def __init__(self, device: torch.device, compiled: bool) -> None:
-        self.device, self.compiled = device, compiled
-        self.kept: tuple[Tensor, Samples] | None = None
+    Worlds and cameras are thousands of small operations, as many for one step as for several: those of upcoming steps are planned along.
+    """
 
-    def __call__(self, draw: Draw) -> Samples:
-        if self.kept is None or not torch.equal(self.kept[0], draw.seeds):
-            samples = make_samples(draw.seeds, draw.world_views, draw.image_size, self.device, compiled=self.compiled)
-            self.kept = draw.seeds, samples
+    def __init__(self, device: torch.device, compiled: bool, ahead: int = 1) -> None:
+        self.device, self.compiled, self.ahead = device, compiled, ahead
+        self.planned: dict[SeedKey, Shots] = {}
+        self.kept: tuple[SeedKey, Samples] | None = None
+
+    def __call__(self, draw: Draw, upcoming: Iterable[Draw] = ()) -> Samples:
+        key = _seed_key(draw)
+        if self.kept is None or self.kept[0] != key:
+            if key not in self.planned:
+                self.planned |= self._plan(draw, upcoming)
+            self.kept = key, shoot(self.planned.pop(key), draw.image_size, compiled=self.compiled)
         return reorder_views(split_views(self.kept[1], draw.n_views), draw.view_order.to(self.device))
+
+    def _plan(self, draw: Draw, upcoming: Iterable[Draw]) -> dict[SeedKey, Shots]:
+        """Shots of this draw and of those upcoming ones that have the same shape."""
+        alike = {_seed_key(d): d.seeds for d in (draw, *islice(upcoming, self.ahead - 1)) if _shape(d) == _shape(draw)}
+        shots = plan_shots(torch.cat([*alike.values()]).to(self.device), draw.world_views, draw.image_size, self.device)
+        rows = torch.arange(len(alike) * len(draw.seeds), device=self.device).chunk(len(alike))
+        return {key: shots.select(row) for key, row in zip(alike, rows, strict=True)}
+
+
+def _seed_key(draw: Draw) -> SeedKey:
+    return (draw.image_size, draw.world_views, *draw.seeds.tolist())
+
+
+def _shape(draw: Draw) -> tuple[tuple[int, int], int, int]:
+    return draw.image_size, draw.world_views, len(draw.seeds)
 
 
 def split_views(samples: Samples, n_views: int) -> Samples:
@@ -164,7 +194,7 @@ class Batches:
     def _make(self, step: int) -> tuple[Draw, Samples]:
         draw = self.draw(step)
         with torch.cuda.stream(self.stream), torch.no_grad():  # no stream: no effect
-            return draw, self.source(draw)
+            return draw, self.source(draw, map(self.draw, count(step + 1)))
 
 
 def _hand_over(samples: Samples, stream: torch.cuda.Stream) -> None:

@@ -14,6 +14,8 @@ from da3_core.training.data import RenderedScenes, Source
 from da3_core.training.objective import Objective, ground_truth
 from da3_core.training.recordings import RecordedScenes
 
+PLAN_AHEAD = 16  # steps; a GPU waits for its host otherwise
+
 
 def make_objective(config: TrainConfig, device: torch.device) -> Objective:
     """What the settings say is to be trained, on `device`."""
@@ -40,4 +42,5 @@ def make_source(config: TrainConfig, device: torch.device) -> Source:
     """What turns a draw into samples on `device`."""
     if config.data.source == "tum_rgbd":
         return RecordedScenes(config.data, device)
-    return RenderedScenes(device, compiled=config.runtime.compile and device.type == "cuda")
+    on_gpu = device.type == "cuda"
+    return RenderedScenes(device, compiled=config.runtime.compile and on_gpu, ahead=PLAN_AHEAD if on_gpu else 1)

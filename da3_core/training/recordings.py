@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -59,7 +59,7 @@ class RecordedScenes:
         self.train = [TumRgbdRecording(folder) for folder in config.train]
         self.validation = [TumRgbdRecording(folder) for folder in config.validation] or self.train
 
-    def __call__(self, draw: Draw) -> Samples:
+    def __call__(self, draw: Draw, upcoming: Iterable[Draw] = ()) -> Samples:
         scenes = [self._scene(seed, draw) for seed in draw.seeds.tolist()]
         samples = samples_from_frames(scenes, self.device)
         return reorder_views(split_views(samples, draw.n_views), draw.view_order.to(self.device))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from da3_core.scenes.casting import Everything
-from da3_core.scenes.primitives import distance_below
+from da3_core.scenes.primitives import NOWHERE, distance_below
 from da3_core.scenes.rng import Draws
 from da3_core.scenes.vec import Vec, look_rotation, matrix, vec
 from da3_core.scenes.worlds import Stay, Worlds
@@ -106,6 +106,7 @@ def _probe(worlds: Worlds, T_world_cam: Tensor, K: Tensor, size: tuple[int, int]
     direction = matrix(T[..., None, :3, :3]).times(Vec(x, y, torch.ones_like(x)))
     depth = Everything(worlds.solids.frames()).first_solid(origin, direction)[0]
     points = (origin + direction * depth.clamp_max(1e3)).stack()
+    depth = torch.where(depth < NOWHERE, depth, torch.inf)
     return depth.unflatten(1, (c, n)), points.unflatten(1, (c, n))
 
 

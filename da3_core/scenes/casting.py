@@ -22,10 +22,13 @@ PAIRS = 1 << 17  # rays times solids at a time, so that intermediates stay in th
 
 
 class Caster(Protocol):
-    """B worlds, N bundles of R rays each; origins (B, N, 1), directions and points (B, N, R), lights (B, 1, 1)."""
+    """What rendering asks of B worlds: N bundles of R rays each; origins (B, N, 1), directions and points (B, N, R), lights (B, 1, 1)."""
+
+    @property
+    def frames(self) -> Frames: ...
 
     def first_solid(self, origin: Vec, direction: Vec) -> tuple[Tensor, Tensor]:
-        """(distance in units of `direction`, inf where missed; index of the solid), both (B, N, R)."""
+        """(distance in units of `direction`, above NOWHERE where missed; solid, an index into B * P), both (B, N, R)."""
 
     def visibility(self, point: Vec, light: Vec) -> Tensor:
         """(B, N, R) how much of a light is seen from points; edges of shadows are soft."""
@@ -61,7 +64,9 @@ class Everything:
     frames: Frames  # (B, P)
 
     def first_solid(self, origin: Vec, direction: Vec) -> tuple[Tensor, Tensor]:
-        return nearest(self.frames.against_rays(), origin.map(_one_solid), direction.map(_one_solid))
+        distance, solid = nearest(self.frames.against_rays(), origin.map(_one_solid), direction.map(_one_solid))
+        worlds, count = self.frames.offset.x.shape
+        return distance, solid + count * torch.arange(worlds, device=solid.device)[:, None, None]
 
     def visibility(self, point: Vec, light: Vec) -> Tensor:
         return unshadowed(self.frames.against_rays(), point.map(_one_solid), light.map(_one_solid))
@@ -127,7 +132,7 @@ def batches(may_meet: Tensor, rays: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def in_cone(solids: Solids, apex: Vec, ray: Vec, end: Vec | None) -> Tensor:
-    """(B, N, P) whether bundles of rays from a common apex may meet the solids' boxes: separated neither by the four planes around the
+    """(1, N, P) whether bundles of rays from a common apex may meet the solids' boxes: separated neither by the four planes around the
     bundle, nor by lying behind the apex, nor beyond the farthest `end` (relative to the apex)."""
     axis = ray.map(lambda c: c.mean(-1, keepdim=True)).normalised()
     side = ray.map(lambda c: c[..., 1:2] - c[..., :1])
@@ -135,23 +140,22 @@ def in_cone(solids: Solids, apex: Vec, ray: Vec, end: Vec | None) -> Tensor:
     other = Vec(axis.y * side.z - axis.z * side.y, axis.z * side.x - axis.x * side.z, axis.x * side.y - axis.y * side.x)
     depth = ray.dot(axis)
     right, up = ray.dot(side) / depth, ray.dot(other) / depth
-    is_narrow = (depth > 0.05 * ray.norm()).all(-1, keepdim=True)
-    planes = [side - axis * right.amax(-1, True), axis * right.amin(-1, True) - side, other - axis * up.amax(-1, True), axis * up.amin(-1, True) - other]
-    centre = Vec(*(solids.centre[:, None, :, i] - c for i, c in enumerate((apex.x, apex.y, apex.z))))  # (B, N, P)
-    apart = [_closest(solids, plane, centre) > 0 for plane in planes]
-    apart.append(_closest(solids, axis * -1.0, centre) > 0)
-    if end is not None:
-        apart.append(_closest(solids, axis, centre) > end.dot(axis).amax(-1, True))
-    return ~torch.stack(apart).any(0) | ~is_narrow
-
-
-def _closest(solids: Solids, normal: Vec, centre: Vec) -> Tensor:
-    """The least of normal . p over each solid's box; normal (B, N, 1), centre (B, N, P)."""
-    R, half = solids.rotation[:, None], solids.half[:, None]
-    spread = sum(
-        (normal.x * R[..., 0, i] + normal.y * R[..., 1, i] + normal.z * R[..., 2, i]).abs() * half[..., i] for i in range(3)
+    is_narrow = (depth / ray.norm()).amin(-1, True) > 0.05
+    planes = (
+        side - axis * right.amax(-1, True), axis * right.amin(-1, True) - side, other - axis * up.amax(-1, True), axis * up.amin(-1, True) - other,
+        axis * -1.0, axis,
     )  # fmt: skip
-    return normal.dot(centre) - spread
+    nearer = _least(solids, torch.stack([plane.stack()[0, :, 0] for plane in planes]), apex.stack()[0, 0])  # (6, N, P)
+    beyond = torch.zeros_like(depth[0, :, :1]) + torch.inf if end is None else end.dot(axis).amax(-1, True)[0]
+    apart = (nearer[:5].amax(0) > 0) | (nearer[5] > beyond)
+    return ~apart[None] | ~is_narrow
+
+
+def _least(solids: Solids, normals: Tensor, apex: Tensor) -> Tensor:
+    """The least of normal . (p - apex) over each solid's box: normals (6, N, 3), apex (1, 3) -> (6, N, P)."""
+    axes = (solids.rotation[0] * solids.half[0][:, None, :]).permute(1, 0, 2).flatten(1)  # (3, P * 3)
+    reach = (normals @ axes).abs().unflatten(-1, (-1, 3)).sum(-1)
+    return normals @ (solids.centre[0] - apex).T - reach
 
 
 def _one_solid(component: Tensor) -> Tensor:

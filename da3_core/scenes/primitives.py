@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from da3_core.scenes.vec import Matrix, Vec, matrix, vec
+from da3_core.scenes.vec import Matrix, Vec, choose, matrix, root, step, vec
 
 BOX = (0.0, 0.0, 4.0)
 CYLINDER = (0.0, 0.0, 1.0)
@@ -24,6 +24,7 @@ COLUMN = (0.0, 0.0, 1.4)
 CUSHION = (1.0, 0.0, 2.0)
 
 NEAR_M = 1e-3
+NOWHERE = 1e19  # no surface is as far
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Frames:
     quadric: Vec
 
     def point(self, p: Vec) -> Vec:
-        return self.matrix.times(p) + self.offset
+        return self.matrix.times_and_plus(p, self.offset)
 
     def direction(self, d: Vec) -> Vec:
         return self.matrix.times(d)
@@ -64,76 +65,77 @@ class Frames:
         return self.map(lambda column: column[:, None, :, None])
 
     def of(self, solid: Tensor) -> Frames:
-        """The frame of one solid per ray: (B, P) and solid (B, ...) int64 -> (B, ...)."""
+        """The frame of one solid per ray: (B, P) and solid (B, ...) int64, an index into the flattened B * P -> (B, ...)."""
         return self.map(lambda column: pick(column, solid))
 
 
 def pick(column: Tensor, solid: Tensor) -> Tensor:
-    """column (B, P) at solid (B, ...) -> (B, ...)"""
-    return torch.gather(column, 1, solid.flatten(1)).view(solid.shape)
+    """column (B, P) at solid, an index into the flattened B * P."""
+    return column.flatten().index_select(0, solid.flatten()).view(solid.shape)
 
 
 def ray_interval(frame: Frames, origin: Vec, direction: Vec) -> tuple[Tensor, Tensor, Tensor]:
     """Where rays in the scaled solid frame are inside: (entry into the slabs, entry into the quadric, exit), in units of `direction`.
 
     The ray misses when the larger entry is not below the exit. The quadric is solved about the point closest to its axis, which
-    keeps float32 exact for thin parts far away.
+    keeps float32 exact for thin parts far away; a quadric that is missed gives an entry above its exit.
     """
     slab_in, slab_out = _slabs(origin, direction)
-    bulge, shift, limit = frame.quadric.x, frame.quadric.y, frame.quadric.z
-    oz = origin.z - shift
-    a = direction.x * direction.x + direction.y * direction.y + bulge * direction.z * direction.z + 1e-20
-    inverse = 1.0 / a
-    closest = -(origin.x * direction.x + origin.y * direction.y + bulge * oz * direction.z) * inverse
-    x, y, z = origin.x + closest * direction.x, origin.y + closest * direction.y, oz + closest * direction.z
-    inside = (limit - (x * x + y * y + bulge * z * z)) * inverse
-    reach = torch.sqrt(inside.clamp_min(0.0))
-    quadric_in = torch.where(inside > 0, closest - reach, torch.inf)
-    return slab_in, quadric_in, torch.minimum(slab_out, closest + reach)
+    bulge, shift, limit = frame.quadric.components()
+    start, bulging = Vec(origin.x, origin.y, origin.z - shift), bulge * direction.z
+    inverse = (_flat_dot(direction, direction) + bulging * direction.z + 1e-20).reciprocal()
+    closest = -(_flat_dot(start, direction) + bulging * start.z) * inverse
+    nearest = start.along(direction, closest)
+    reach = root((limit - _flat_dot(nearest, nearest) - bulge * nearest.z * nearest.z) * inverse)
+    return slab_in, closest - reach, torch.minimum(slab_out, closest + reach)
 
 
 def _slabs(origin: Vec, direction: Vec) -> tuple[Tensor, Tensor]:
-    x_in, x_out = _slab(origin.x, direction.x)
-    y_in, y_out = _slab(origin.y, direction.y)
-    z_in, z_out = _slab(origin.z, direction.z)
-    return torch.maximum(torch.maximum(x_in, y_in), z_in), torch.minimum(torch.minimum(x_out, y_out), z_out)
+    enter, leave = zip(*(_slab(o, d) for o, d in zip(origin.components(), direction.components(), strict=True)), strict=True)
+    return -torch.minimum(torch.minimum(enter[0], enter[1]), enter[2]), torch.minimum(torch.minimum(leave[0], leave[1]), leave[2])
 
 
 def _slab(o: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-    inverse = 1.0 / torch.where(d.abs() < 1e-12, 1e-12, d)
-    middle, reach = -o * inverse, inverse.abs()
-    return middle - reach, middle + reach
+    """(minus entry, exit)"""
+    inverse = (d + 1e-20).reciprocal()
+    middle, reach = o * inverse, inverse.abs()
+    return reach + middle, reach - middle
+
+
+def _flat_dot(a: Vec, b: Vec) -> Tensor:
+    return torch.addcmul(a.x * b.x, a.y, b.y)
 
 
 def hit_distance(frame: Frames, origin: Vec, direction: Vec) -> Tensor:
-    """Distance along `direction` (scaled solid frame) to the first surface; inf when missed or when the ray starts inside."""
+    """Distance along `direction` (scaled solid frame) to the first surface; above NOWHERE when missed or when the ray starts inside."""
     slab_in, quadric_in, leave = ray_interval(frame, origin, direction)
     enter = torch.maximum(slab_in, quadric_in)
-    return torch.where((enter < leave) & (enter > NEAR_M), enter, torch.inf)
+    missed_by = torch.maximum(enter - leave, NEAR_M - enter)
+    return enter.clamp_min(0.0) + (missed_by * 1e35).clamp(0.0, 2 * NOWHERE)
 
 
 def surface_normal(frame: Frames, origin: Vec, direction: Vec) -> tuple[Tensor, Vec]:
     """(distance, outward unit normal in the unscaled solid frame) of the surface that a ray is known to meet."""
     slab_in, quadric_in, _ = ray_interval(frame, origin, direction)
     distance = torch.maximum(slab_in, quadric_in)
-    u = origin + direction * distance
-    ax, ay, az = u.x.abs(), u.y.abs(), u.z.abs()
-    on_x, on_y = (ax >= ay) & (ax >= az), (ay > ax) & (ay >= az)
-    on_z = ~(on_x | on_y)
-    face = Vec(*(torch.where(on, torch.sign(c), 0.0) for on, c in ((on_x, u.x), (on_y, u.y), (on_z, u.z))))
-    bulge, shift = frame.quadric.x, frame.quadric.y
+    u = origin.along(direction, distance)
+    ax, ay, az = (c.abs() for c in u.components())
+    off_x, off_z = step(torch.maximum(ay, az) - ax), step(az - ay)
+    on_x, on_y, on_z = 1.0 - off_x, off_x * (1.0 - off_z), off_x * off_z
+    face = Vec(on_x * u.x.sign(), on_y * u.y.sign(), on_z * u.z.sign())
+    bulge, shift, _ = frame.quadric.components()
     half = frame.half
     curved = Vec(u.x / half.x, u.y / half.y, bulge * (u.z - shift) / half.z).normalised()
-    flat = slab_in >= quadric_in
-    return distance, Vec(torch.where(flat, face.x, curved.x), torch.where(flat, face.y, curved.y), torch.where(flat, face.z, curved.z))
+    is_curved = step(quadric_in - slab_in)
+    return distance, Vec(*(choose(is_curved, a, b) for a, b in zip(curved.components(), face.components(), strict=True)))
 
 
 def distance_below(frame: Frames, p: Vec) -> Tensor:
     """A lower bound of the distance in metres from world points to the solids, exact outside a box's faces, negative inside."""
     u, half = frame.point(p), frame.half
     box = torch.maximum(torch.maximum((u.x.abs() - 1) * half.x, (u.y.abs() - 1) * half.y), (u.z.abs() - 1) * half.z)
-    bulge, shift, limit = frame.quadric.x, frame.quadric.y, frame.quadric.z
+    bulge, shift, limit = frame.quadric.components()
     z = u.z - shift
-    radius = torch.sqrt((u.x * u.x + u.y * u.y + bulge * z * z) / limit)
+    radius = root((_flat_dot(u, u) + bulge * z * z) / limit)
     thinnest = torch.minimum(torch.minimum(half.x, half.y), half.z)
     return torch.maximum(box, (radius - 1) * thinnest)

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from da3_core.scenes.casting import Caster, Culled, Everything
-from da3_core.scenes.primitives import pick
+from da3_core.scenes.primitives import NOWHERE, pick
 from da3_core.scenes.shading import background, hit_surface, shade
 from da3_core.scenes.vec import Vec, matrix, vec
 from da3_core.scenes.worlds import Worlds, select
 
 RAYS = 1 << 15  # at a time when nothing is fused, so that intermediates stay in the cache
+Behind = Callable[[Worlds, Vec, Tensor], Vec]
 Traced = tuple[Tensor, Tensor, Tensor, Tensor]  # radiance (B, N, 3, R), depth (B, N, R), normal (B, N, 3, R), solid (B, N, R)
 
 
@@ -69,25 +70,36 @@ def render_rays(worlds: Worlds, T_world_cam: Tensor, directions_cam: Tensor, foc
     )  # fmt: skip
 
 
-def _trace(worlds: Worlds, caster: Caster, T_world_cam: Tensor, directions_cam: Vec, pixel: Tensor) -> Traced:
+def _trace(worlds: Worlds, caster: Caster, T_world_cam: Tensor, directions_cam: Vec, pixel: Tensor, behind: Behind) -> Traced:
     """Bundles of rays (B, N, R); T_world_cam (B, N or 1, 4, 4), pixel (B, N or 1)."""
     origin = vec(T_world_cam[..., None, :3, 3])
     direction = matrix(T_world_cam[..., None, :3, :3]).times(directions_cam)
     distance, solid = caster.first_solid(origin, direction)
-    met = torch.isfinite(distance)
-    hit = hit_surface(worlds.solids.frames(), solid, origin, direction)
+    met = distance < NOWHERE
+    hit = hit_surface(caster.frames, solid, origin, direction)
     surface = shade(worlds, solid, hit, direction, pixel[..., None], caster)
-    behind = background(worlds.sky, worlds.light, direction)
-    radiance = torch.stack([torch.where(met, a, b) for a, b in zip(surface.components(), behind.components(), strict=True)], 2)
+    sky = behind(worlds, direction, met)
+    radiance = torch.stack([torch.where(met, a, b) for a, b in zip(surface.components(), sky.components(), strict=True)], 2)
     normal = torch.stack([torch.where(met, c, 0.0) for c in hit.normal.components()], 2)
     return radiance, torch.where(met, hit.distance, torch.inf), normal, solid
+
+
+def _behind_all(worlds: Worlds, direction: Vec, met: Tensor) -> Vec:
+    return background(worlds.sky, worlds.light, direction)
+
+
+def _behind_missed(worlds: Worlds, direction: Vec, met: Tensor) -> Vec:
+    """The background of those bundles of one world that miss with any of their rays."""
+    missing = torch.nonzero(~met.all(-1)[0])[:, 0]
+    sky = background(worlds.sky, worlds.light, direction.map(lambda c: c[:, missing]))
+    return sky.map(lambda c: torch.zeros_like(direction.x).index_copy(1, missing, c))
 
 
 def _at_once(worlds: Worlds, T_world_cam: Tensor, directions_cam: Tensor, pixel: Tensor) -> Traced:
     """All rays against all solids: what is worth compiling."""
     size = directions_cam.shape[-2:]
     rays = Vec(*directions_cam.flatten(-2).unbind(2))
-    traced = _trace(worlds, Everything(worlds.solids.frames()), T_world_cam, rays, pixel)
+    traced = _trace(worlds, Everything(worlds.solids.frames()), T_world_cam, rays, pixel, _behind_all)
     radiance, depth, normal, solid = (part.unflatten(-1, size) for part in traced)
     return radiance, depth, normal, solid
 
@@ -102,14 +114,15 @@ def _by_view(worlds: Worlds, T_world_cam: Tensor, directions_cam: Tensor, pixel:
         caster = Culled(world.solids, world.solids.frames())
         parts += [_tiled(world, caster, T_world_cam[i, j], _tiles(directions_cam[i, j], tile), pixel[i, j]) for j in range(n)]
     radiance, depth, normal, solid = (_untiled(torch.cat(column), tile, (h, w)).unflatten(0, (b, n)) for column in zip(*parts, strict=True))
-    return radiance, depth, normal, solid
+    count = worlds.is_object.shape[1]
+    return radiance, depth, normal, solid + count * torch.arange(b, device=solid.device)[:, None, None, None]
 
 
 def _tiled(world: Worlds, caster: Culled, T_world_cam: Tensor, tiles: Tensor, pixel: Tensor) -> Traced:
     """tiles (3, G, S) -> what `_trace` says of each, (1, ..., G, S)."""
     step = max(1, RAYS // tiles.shape[-1])
     T, angle = T_world_cam[None, None], pixel[None, None]
-    parts = [_trace(world, caster, T, Vec(*(c[None] for c in chunk)), angle) for chunk in tiles.split(step, 1)]
+    parts = [_trace(world, caster, T, Vec(*(c[None] for c in chunk)), angle, _behind_missed) for chunk in tiles.split(step, 1)]
     radiance, depth, normal, solid = zip(*parts, strict=True)
     return torch.cat(radiance, 1).movedim(2, 1), torch.cat(depth, 1), torch.cat(normal, 1).movedim(2, 1), torch.cat(solid, 1)
 

@@ -12,7 +12,7 @@ from da3_core.scenes.materials import Materials
 from da3_core.scenes.primitives import Frames, pick, surface_normal
 from da3_core.scenes.textures import albedo, fractal_noise
 from da3_core.scenes.tree import map_tensors
-from da3_core.scenes.vec import Vec, vec
+from da3_core.scenes.vec import Vec, choose, root, step, vec
 from da3_core.scenes.worlds import Light, Sky, Worlds
 
 OPEN_M = 0.35
@@ -35,15 +35,14 @@ def hit_surface(frames: Frames, solid: Tensor, origin: Vec, direction: Vec) -> H
     frame = frames.of(solid)
     start, along = frame.point(origin), frame.direction(direction)
     distance, n = surface_normal(frame, start, along)
-    at = start + along * distance
+    at = start.along(along, distance)
     x_m, y_m, z_m = at.x * frame.half.x, at.y * frame.half.y, at.z * frame.half.z
-    ax, ay, az = n.x.abs(), n.y.abs(), n.z.abs()
-    faces_x, faces_y = (ax >= ay) & (ax >= az), (ay > ax) & (ay >= az)
-    side = torch.where(faces_x, 17.3 * torch.sign(n.x), torch.where(faces_y, 41.7 * torch.sign(n.y), 5.1 * torch.sign(n.z)))
+    ax, ay, az = (c.abs() for c in n.components())
+    off_x, off_z = step(torch.maximum(ay, az) - ax), step(az - ay)
+    side = choose(off_x, choose(off_z, 5.1 * n.z.sign(), 41.7 * n.y.sign()), 17.3 * n.x.sign())
     normal = frame.matrix.transposed_times(Vec(n.x * frame.half.x, n.y * frame.half.y, n.z * frame.half.z))
-    return Hit(
-        distance, origin + direction * distance, normal, torch.where(faces_x, y_m, x_m) + side, torch.where(faces_x | faces_y, z_m, y_m)
-    )
+    u_m, v_m = choose(off_x, x_m, y_m) + side, choose(off_x * off_z, y_m, z_m)
+    return Hit(distance, origin.along(direction, distance), normal, u_m, v_m)
 
 
 def shade(worlds: Worlds, solid: Tensor, hit: Hit, direction: Vec, pixel: Tensor, caster: Caster) -> Vec:
@@ -51,7 +50,7 @@ def shade(worlds: Worlds, solid: Tensor, hit: Hit, direction: Vec, pixel: Tensor
     material = map_tensors(lambda column: pick(column, solid), worlds.materials)
     view = direction.normalised()
     facing = (-view.dot(hit.normal)).clamp(0.05, 1.0)
-    colour = albedo(material, hit.u_m, hit.v_m, hit.distance * pixel * facing ** -0.7)
+    colour = albedo(material, hit.u_m, hit.v_m, hit.distance * pixel * torch.rsqrt(facing))
     lifted = hit.point + hit.normal * (LIFT_M + 1e-4 * hit.distance)
     open_up = 0.45 + 0.55 * caster.openness(hit.point + hit.normal * OPEN_M, OPEN_M)
     diffuse, gloss = _lit(worlds.light, material, hit, lifted, view, caster)
@@ -66,15 +65,15 @@ def background(sky: Sky, light: Light, direction: Vec) -> Vec:
     d = direction.normalised()
     height = d.z.clamp_min(0.0)
     zenith, horizon, cloud, sun = (_per_ray(c) for c in (sky.zenith, sky.horizon, sky.cloud, light.position[:, 1]))
-    colour = horizon + (zenith - horizon) * torch.sqrt(height)
+    colour = horizon + (zenith - horizon) * root(height)
     scale = _column(sky.cloud_scale) / (height + 0.12)
     seed = _column(sky.seed).expand(d.x.shape)
     noise = fractal_noise(d.x * scale, d.y * scale, seed, torch.full_like(height, 0.55), torch.full_like(height, 0.02))
-    cover, is_sky = _column(sky.cover), _column(sky.is_sky)
+    cover, is_sky = _column(sky.cover), _column(sky.is_sky.float())
     cloudy = ((noise + 2.2 * cover - 1.2) * 1.4).clamp(0.0, 1.0) * (3.0 * height).clamp_max(1.0) * is_sky
-    glow = d.dot(sun.normalised()).clamp_min(0.0) ** 40.0 * (1.0 - cover) * is_sky
+    glow = torch.exp(40.0 * d.dot(sun.normalised()) - 40.0) * (1.0 - cover) * is_sky
     colour = colour + (cloud * (1.0 + 0.25 * noise) - colour) * cloudy + _per_ray(light.colour[:, 1]) * (0.5 * glow)
-    return colour * torch.where(d.z < 0, 0.6, 1.0)
+    return colour * (1.0 - 0.4 * step(-d.z))
 
 
 def _lit(light: Light, material: Materials, hit: Hit, lifted: Vec, view: Vec, caster: Caster) -> tuple[Vec, Vec]:
@@ -88,11 +87,12 @@ def _lit(light: Light, material: Materials, hit: Hit, lifted: Vec, view: Vec, ca
         distance = towards.norm()
         towards = towards * (1.0 / distance)
         falloff = distance / _column(light.reach_m[:, i])
-        arriving = caster.visibility(lifted, position) / (1.0 + falloff * falloff) * (towards.dot(hit.normal) > 0)
+        facing = towards.dot(hit.normal).clamp_min(0.0)
+        arriving = caster.visibility(lifted, position) / (1.0 + falloff * falloff)
         colour = _per_ray(light.colour[:, i])
-        diffuse = diffuse + colour * (arriving * towards.dot(hit.normal).clamp_min(0.0))
+        diffuse = diffuse + colour * (arriving * facing)
         highlight = torch.exp(material.gloss * (towards.dot(mirrored) - 1.0))
-        gloss = gloss + colour * (arriving * highlight * material.specular)
+        gloss = gloss + colour * (arriving * highlight * material.specular * (10.0 * facing).clamp_max(1.0))
     return diffuse, gloss
 
 

@@ -9,16 +9,20 @@ import torch
 from torch import Tensor
 
 from da3_core.scenes.materials import Materials
-from da3_core.scenes.vec import Vec
+from da3_core.scenes.vec import Vec, choose, step
 
 OCTAVES = 5
+PRIME_I, PRIME_J = 73856093, 19349663
 
 
 def lattice(i: Tensor, j: Tensor, seed: Tensor) -> Tensor:
-    """int32 cell coordinates and seed -> int32 hash; products wrap."""
-    h = (i * 73856093) ^ (j * 19349663) ^ seed
-    h = (h ^ ((h >> 15) & 0x1FFFF)) * 0x2C1B3C6D
-    return h ^ ((h >> 13) & 0x7FFFF)
+    """int32 cell coordinates and seed -> int32 hash."""
+    return _scramble((i * PRIME_I) ^ (j * PRIME_J) ^ seed)
+
+
+def _scramble(h: Tensor) -> Tensor:
+    h = (h ^ (h >> 15)) * 0x2C1B3C6D
+    return h ^ (h >> 13)
 
 
 def unit(h: Tensor, shift: int) -> Tensor:
@@ -29,11 +33,12 @@ def unit(h: Tensor, shift: int) -> Tensor:
 def value_noise(u: Tensor, v: Tensor, seed: Tensor) -> Tensor:
     """Smooth noise in about [-1, 1], one cycle per two units."""
     fu, fv = torch.floor(u), torch.floor(v)
-    i, j = fu.int(), fv.int()
+    i, j = fu.int() * PRIME_I, (fv.int() * PRIME_J) ^ seed
+    i_next, j_next = i + PRIME_I, ((fv.int() + 1) * PRIME_J) ^ seed
     a, b = _fade(u - fu), _fade(v - fv)
-    low = torch.lerp(_corner(i, j, seed), _corner(i + 1, j, seed), a)
-    high = torch.lerp(_corner(i, j + 1, seed), _corner(i + 1, j + 1, seed), a)
-    return torch.lerp(low, high, b)
+    low = torch.lerp(_corner(i ^ j), _corner(i_next ^ j), a)
+    high = torch.lerp(_corner(i ^ j_next), _corner(i_next ^ j_next), a)
+    return torch.lerp(low, high, b) * (2.0 / 65535.0) - 1.0
 
 
 def fractal_noise(u: Tensor, v: Tensor, seed: Tensor, roughness: Tensor, cells_per_pixel: Tensor) -> Tensor:
@@ -56,8 +61,8 @@ def _fade(t: Tensor) -> Tensor:
     return t * t * (3.0 - 2.0 * t)
 
 
-def _corner(i: Tensor, j: Tensor, seed: Tensor) -> Tensor:
-    return (lattice(i, j, seed) & 0xFFFF).float() * (2.0 / 65535.0) - 1.0
+def _corner(h: Tensor) -> Tensor:
+    return (_scramble(h) & 0xFFFF).float()
 
 
 def _coverage(inside_m: Tensor, footprint_m: Tensor) -> Tensor:
@@ -95,14 +100,14 @@ def _cells(m: Materials, u_m: Tensor, v_m: Tensor, footprint_m: Tensor, seed: Te
     tint = torch.maximum(m.tint * unit(h, 0), m.checker * parity)
     mean = torch.maximum(0.5 * m.tint, 0.5 * m.checker)
     border_m = torch.minimum((0.5 - fu.abs()) * m.cell_u_m, (0.5 - fv.abs()) * m.cell_v_m)
-    joint = _coverage(m.joint_m - border_m, footprint_m) * (m.joint_m > 0)
+    joint = _coverage(m.joint_m - border_m, footprint_m) * step(m.joint_m)
     inset = _inset(m, fu, fv, h, footprint_m)
     glyphs = _glyphs(m, fu, fv, h, footprint_m)
     return mean + (tint - mean) * seen, (torch.maximum(joint, inset * glyphs) * seen)
 
 
 def _inset(m: Materials, fu: Tensor, fv: Tensor, h: Tensor, footprint_m: Tensor) -> Tensor:
-    present = unit(h, 8) < m.inset_chance
+    present = step(m.inset_chance - unit(h, 8))
     edge_m = torch.minimum((0.5 * m.inset_u - fu.abs()) * m.cell_u_m, (0.5 * m.inset_v - fv.abs()) * m.cell_v_m)
     return _coverage(edge_m, footprint_m) * present
 
@@ -111,6 +116,7 @@ def _glyphs(m: Materials, fu: Tensor, fv: Tensor, h: Tensor, footprint_m: Tensor
     """One where there are none; otherwise lines of on and off cells, like writing from a distance."""
     pitch_m = m.inset_u * m.cell_u_m / m.marks.clamp_min(1.0)
     column, row = torch.floor((fu + 0.5) * m.cell_u_m / pitch_m), torch.floor((fv + 0.5) * m.cell_v_m / (1.5 * pitch_m))
-    on = (unit(lattice(column.int(), row.int(), h), 4) < 0.6) & ((row.int() & 1) == 0)
+    lines = row.int()
+    on = step(0.6 - unit(lattice(column.int(), lines, h), 4)) * (1 - (lines & 1))
     seen = (1.5 - 1.5 * footprint_m / pitch_m).clamp(0.0, 1.0)
-    return torch.where(m.marks > 0, 0.3 + (on.float() - 0.3) * seen, 1.0)
+    return choose(m.marks.clamp_max(1.0), 0.3 + (on - 0.3) * seen, 1.0)

@@ -1,4 +1,7 @@
-"""Three-vectors as three tensors: every component has one shape, so a compiler fuses whole expressions into one loop."""
+"""Three-vectors as three tensors: every component has one shape, so a compiler fuses whole expressions into one loop.
+
+`step` and `choose` stand for comparisons and `torch.where`, which cost ten times an addition where nothing is compiled.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,15 @@ class Vec:
     def __mul__(self, scale: Tensor | float) -> Vec:
         return Vec(self.x * scale, self.y * scale, self.z * scale)
 
+    def along(self, direction: Vec, distance: Tensor) -> Vec:
+        """self + distance * direction"""
+        return Vec(*(torch.addcmul(a, b, distance) for a, b in zip(self.components(), direction.components(), strict=True)))
+
     def dot(self, other: Vec) -> Tensor:
-        return self.x * other.x + self.y * other.y + self.z * other.z
+        return torch.addcmul(torch.addcmul(self.x * other.x, self.y, other.y), self.z, other.z)
 
     def norm(self) -> Tensor:
-        return torch.sqrt(self.dot(self))
+        return root(self.dot(self))
 
     def normalised(self) -> Vec:
         return self * torch.rsqrt(self.dot(self).clamp_min(1e-20))
@@ -44,6 +51,23 @@ class Vec:
     def stack(self) -> Tensor:
         """(..., 3)"""
         return torch.stack(torch.broadcast_tensors(self.x, self.y, self.z), -1)
+
+
+def step(x: Tensor) -> Tensor:
+    """1 where x > 0, else 0."""
+    return (x * 1e30).clamp(0.0, 1.0)
+
+
+def choose(one: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
+    """a where `one` is 1, b where it is 0."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.lerp(b, a, one)
+    return b + (a - b) * one
+
+
+def root(x: Tensor) -> Tensor:
+    """The square root of |x| with the sign of x."""
+    return x * torch.rsqrt(x.abs() + 1e-30)
 
 
 def vec(v: Tensor) -> Vec:
@@ -62,8 +86,12 @@ class Matrix:
     def times(self, v: Vec) -> Vec:
         return Vec(self.x.dot(v), self.y.dot(v), self.z.dot(v))
 
+    def times_and_plus(self, v: Vec, offset: Vec) -> Vec:
+        parts = zip((self.x, self.y, self.z), offset.components(), strict=True)
+        return Vec(*(torch.addcmul(torch.addcmul(torch.addcmul(o, r.x, v.x), r.y, v.y), r.z, v.z) for r, o in parts))
+
     def transposed_times(self, v: Vec) -> Vec:
-        return self.x * v.x + self.y * v.y + self.z * v.z
+        return (self.x * v.x).along(self.y, v.y).along(self.z, v.z)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Matrix:
         return Matrix(self.x.map(function), self.y.map(function), self.z.map(function))

@@ -139,8 +139,8 @@ def _focal_for_all(lens: Lens, plan: Resize) -> float:
 
 
 def _outline(size: Size) -> Float64Array:
-    """(P, 2) centres of the pixels along the border."""
-    x, y = np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5
+    """(P, 2) points along the image's edges."""
+    x, y = np.arange(size[0] + 1.0), np.arange(size[1] + 1.0)
     rows = [np.stack([x, np.full_like(x, edge)], -1) for edge in (y[0], y[-1])]
     columns = [np.stack([np.full_like(y, edge), y], -1) for edge in (x[0], x[-1])]
     return np.concatenate(rows + columns)

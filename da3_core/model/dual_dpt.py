@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from da3_core.model.dpt import Fusion, OutputStack, Pyramid, Size, add_uv_embedding, output_layer, resample
+from da3_core.model.dpt import Fusion, OutputStack, Pyramid, Resample, Size, add_uv_embedding, output_layer
 from da3_core.model.presets import DPTConfig
 
 
@@ -32,6 +32,7 @@ class DualDPT(nn.Module):
         self.pyramid = Pyramid(dim_in, config, uv_embedding=True)
         self.depth_fusion = Fusion(width)
         self.depth_neck = nn.Conv2d(width, half, 3, padding=1)
+        self.resample = Resample()
         self.depth_output = OutputStack(half, 2)
         self.ray_fusion = Fusion(width)
         # Checkpoints have a ray output for every fusion level, with one normalisation between them. Only the finest is ever read.
@@ -50,7 +51,7 @@ class DualDPT(nn.Module):
         return DenseMaps(*(m if m is None else m.unflatten(0, views) for m in depth_maps + ray_maps))
 
     def _depth(self, maps: Sequence[Tensor], size: Size) -> tuple[Tensor, Tensor]:
-        x = resample(self.depth_neck(self.depth_fusion(maps)), size)
+        x = self.resample(self.depth_neck(self.depth_fusion(maps)), size)
         logits = self.depth_output(add_uv_embedding(x, aspect=size[1] / size[0])).float()  # (B * N, 2, H, W)
         return logits[:, 0].exp(), 1 + logits[:, 1].exp()
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from da3_core.geometry.pinhole import directions_from_pixels, pixel_centres
 from da3_core.geometry.rigid import invert_rigid, matrix_product, quaternion_from_rotation, rotate, rotation_from_quaternion
-from da3_core.model.dpt import Fusion, OutputStack, Pyramid, Size, add_uv_embedding, resample
+from da3_core.model.dpt import Fusion, OutputStack, Pyramid, Resample, Size, add_uv_embedding
 from da3_core.model.presets import DPTConfig
 from da3_core.types import Gaussians
 
@@ -30,6 +30,7 @@ class GaussianDPT(nn.Module):
         self.pyramid = Pyramid(dim_in, config, uv_embedding=True)
         self.fusion = Fusion(width)
         self.neck = nn.Conv2d(width, width // 2, 3, padding=1)
+        self.resample = Resample()
         widths = (3, width // 8, width // 4, width // 2)
         self.image_convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
         self.output = OutputStack(width // 2, sum(RAW_CHANNELS))
@@ -38,7 +39,7 @@ class GaussianDPT(nn.Module):
         """(B, N, H, W, 38) from four features and the images (B, N, 3, H, W) as the network saw them."""
         views, size = images.shape[:2], (images.shape[-2], images.shape[-1])
         fused = self.fusion(self.pyramid([f.flatten(0, 1).to(self.neck.weight.dtype) for f in features], grid))
-        x = resample(self.neck(fused), size) + self._detail(images.flatten(0, 1))
+        x = self.resample(self.neck(fused), size) + self._detail(images.flatten(0, 1))
         raw = self.output(add_uv_embedding(x, aspect=size[1] / size[0])).permute(0, 2, 3, 1).float()
         per_view: Tensor = raw.unflatten(0, views)
         return per_view

@@ -8,45 +8,47 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from da3_core.model.dpt import DPT, OutputStack
+from da3_core.model.dpt import DPT, OutputStack, Resample
 from da3_core.model.dual_dpt import DualDPT, RayOutput
 from da3_core.model.layers import Block
 from da3_core.training.config import RuntimeConfig
+from da3_core.training.objective import Objective
 from da3_core.training.processes import Processes
+from da3_core.training.resampling import resample
 
 HEADS = (DualDPT, DPT)
 
 
-def parallelise(objective: nn.Module, runtime: RuntimeConfig, processes: Processes) -> nn.Module:
-    """The module to call in place of `objective`, whose network is changed in place."""
-    network = cast(nn.Module, objective.network)
+def parallelise(objective: Objective, runtime: RuntimeConfig, processes: Processes) -> nn.Module:
+    """The module to call in place of `objective`, which is changed in place."""
     if runtime.bf16:
-        keep_outputs_in_float32(network)
+        keep_outputs_in_float32(objective)
     if runtime.compile and processes.device.type == "cuda":
-        compile_parts(network)
+        compile_parts(objective)
     if runtime.checkpoint_activations:
-        for block in blocks_of(network):
+        for block in blocks_of(objective):
             replace_forward(block, partial(checkpoint, block.forward, use_reentrant=False))
     if runtime.parallel == "fsdp":
-        return _shard(objective, network, processes)
+        return _shard(objective, processes)
     if processes.count == 1:
         return objective
     # Steps with and without given cameras use different parameters.
     return DistributedDataParallel(objective, find_unused_parameters=True, gradient_as_bucket_view=True)
 
 
-def blocks_of(network: nn.Module) -> list[nn.Module]:
-    """The transformer blocks of a network."""
-    return [m for m in network.modules() if isinstance(m, Block)]
+def blocks_of(objective: nn.Module) -> list[nn.Module]:
+    """The transformer blocks in it."""
+    return [m for m in objective.modules() if isinstance(m, Block)]
 
 
-def keep_outputs_in_float32(network: nn.Module) -> None:
+def keep_outputs_in_float32(objective: nn.Module) -> None:
     """Take the heads' last layers out of autocast: depth is the exponential of what they say, and bfloat16 would round it to 1 %."""
-    for module in network.modules():
+    for module in objective.modules():
         if isinstance(module, (OutputStack, RayOutput)):
             replace_forward(module.out, partial(_in_float32, module.out.forward))
 
@@ -56,16 +58,18 @@ def _in_float32(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return forward(x.float())
 
 
-def compile_parts(network: nn.Module) -> None:
+def compile_parts(objective: Objective) -> None:
     """Compile the backbone's blocks and the heads: much quicker to compile than whole networks, and nearly as fast to run.
 
     All blocks share what is compiled. Windows come in many sizes, so these become symbols; heads get one graph per image size.
     """
     torch._dynamo.config.cache_size_limit = 256  # image sizes x kinds of block
     torch._dynamo.config.optimize_ddp = False  # it would cut graphs at DDP's buckets, which are larger than these
-    for name, module in network.named_modules():
+    for name, module in objective.named_modules():
         if isinstance(module, Block) and "backbone." in name:
             replace_forward(module, torch.compile(module.forward, dynamic=None))
+        elif isinstance(module, Resample):
+            replace_forward(module, resample)
         elif isinstance(module, HEADS):
             replace_forward(module, partial(_as_one_scene, torch.compile(module.forward, dynamic=False)))
 
@@ -83,18 +87,21 @@ def replace_forward(module: nn.Module, forward: Any) -> None:
     module.forward = forward
 
 
-def _shard(objective: nn.Module, network: nn.Module, processes: Processes) -> nn.Module:
+def _shard(objective: Objective, processes: Processes) -> nn.Module:
     if processes.count == 1:
         raise ValueError("runtime.parallel = fsdp shards over several processes: start with torchrun, or use ddp")
-    for block in blocks_of(network):
-        fully_shard(block)
-    fully_shard(network)
+    mesh = init_device_mesh(processes.device.type, (processes.count,))
+    for block in blocks_of(objective):
+        fully_shard(block, mesh=mesh)
+    fully_shard(objective, mesh=mesh)
+    for name in ("validate", "pictures"):
+        register_fsdp_forward_method(objective, name)
     return objective
 
 
-def clip_gradients(network: nn.Module, largest: float) -> Tensor:
+def clip_gradients(objective: nn.Module, largest: float) -> Tensor:
     """Scale the gradients down to this norm; returns the norm that they had."""
-    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), largest)
+    norm = torch.nn.utils.clip_grad_norm_(objective.parameters(), largest)
     return full(norm)
 
 

@@ -167,9 +167,10 @@ def _register(stream: Stream, item: FrameSet, summary: Summary) -> list[FrameRes
 
 
 def _conclude(summary: Summary, source: FrameSource, recording: Recording, out: _Output) -> None:
-    if recording.damage and summary.status == "complete":
-        summary.stop("damaged", recording.damage)
     summary.add(source.tally, out.seconds)
+    missing = summary.images_in_recording - summary.received.total()
+    if summary.status == "complete" and (recording.damage or missing > 0):
+        summary.stop("damaged", recording.damage or f"{missing} images that the recording's index counts are not in it")
     if not summary.processed:
         raise BagError(f"no image could be processed: {summary.reason()}", summary.exit_code or 1)
 

@@ -34,13 +34,17 @@ def stamp_of(i: int) -> int:
     return START_NS + i * FRAME_NS
 
 
-def camera(frames: int, namespace: str = "/front", frame_id: str = "front_optical", **image_fields: Any) -> Iterable[Recorded]:
+def camera(frames: int, namespace: str = "/front", frame_id: str = "front_optical") -> Iterable[Recorded]:
     """rgb8 images with their camera_info."""
     for i in range(frames):
-        image = messages.image(picture(i).reshape(HEIGHT, -1), "rgb8", HEIGHT, WIDTH, ns=stamp_of(i), frame_id=frame_id, **image_fields)
-        info = messages.camera_info(K, WIDTH, HEIGHT, header=messages.header(stamp_of(i), frame_id))
-        yield stamp_of(i) + LATENCY_NS, f"{namespace}/camera_info", info
-        yield stamp_of(i) + LATENCY_NS, f"{namespace}/image_raw", image
+        yield from camera_frame(i, namespace, frame_id)
+
+
+def camera_frame(i: int, namespace: str = "/front", frame_id: str = "front_optical") -> Iterable[Recorded]:
+    image = messages.image(picture(i).reshape(HEIGHT, -1), "rgb8", HEIGHT, WIDTH, ns=stamp_of(i), frame_id=frame_id)
+    info = messages.camera_info(K, WIDTH, HEIGHT, header=messages.header(stamp_of(i), frame_id))
+    yield stamp_of(i) + LATENCY_NS, f"{namespace}/camera_info", info
+    yield stamp_of(i) + LATENCY_NS, f"{namespace}/image_raw", image
 
 
 def base_position(stamp_ns: int) -> tuple[float, float, float]:

@@ -155,7 +155,7 @@ def read_config(folder: Path) -> ModelConfig:
         raise CheckpointError(f"{folder} has no {CONFIG_FILE}: give a folder with {CONFIG_FILE} and {WEIGHTS_FILE}") from None
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{path} is not JSON ({error}): download or save the checkpoint again") from None
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         remedy = f'it needs "model_name", one of {", ".join(PRESETS)}, or a whole "architecture"'
         raise CheckpointError(f"{path} describes no network that is known ({error!r}): {remedy}") from None
 

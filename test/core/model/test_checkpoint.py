@@ -142,7 +142,9 @@ def test_what_is_not_there_is_named(saved, tmp_path, monkeypatch):
         load_model("da3-nano")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"model_name": "da3-tiny"}', "{}", '{"architecture": {"backbone": {}}}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"model_name": "da3-tiny"}', "{}", '{"architecture": {"backbone": {}}}', '{"architecture": []}']
+)
 def test_a_config_that_names_no_network_is_refused(saved, content):
     _, folder = saved
     (folder / "config.json").write_text(content)

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from da3_core.geometry.pinhole import fov_from_K
 from da3_core.geometry.rays import points_from_rays, rays_from_cameras
-from da3_core.geometry.rigid import invert_rigid, matrix_product, quaternion_from_rotation, rigid_from_rt, rotation_angle
+from da3_core.geometry.rigid import invert_rigid, matrix_product, quaternion_from_rotation, rigid_from_rt
 from da3_core.model import normalise_cameras
 from da3_core.scenes.sample import Samples
 from da3_core.training import losses
 from da3_core.training.config import LossConfig
 from da3_core.training.data import Draw
 from da3_core.training.objective import Labels, Objective, Values, autocast, depth_picture, given, normalise_images
+from da3_core.training.scores import Scores, depth_scores, median_aligned, rotation_scores
 from da3_core.types import Prediction
 
 WANTED = frozenset({"depth", "rays", "cameras"})
@@ -51,7 +52,7 @@ class AnyViewTraining(Objective):
         prediction = self.predict(samples, posed)
         truth = truth_from_samples(samples, map_size(prediction))
         parts = anyview_losses(prediction, truth, self.config)
-        return {name: value.mean() for name, value in parts.items()} | depth_errors(prediction, truth)
+        return {name: value.mean() for name, value in parts.items()} | aligned_scores(prediction, truth)
 
     def predict(self, samples: Samples, posed: bool) -> Prediction:
         """The network on the samples' images, with their cameras when `posed`."""
@@ -68,7 +69,9 @@ class AnyViewTraining(Objective):
         for name, posed in (("posed", True), ("unposed", False)):
             prediction = self.predict(samples, posed)
             truth = truth_from_samples(samples, map_size(prediction))
-            found = depth_errors(prediction, truth) | ({} if draw.n_views == 1 else rotation_error(prediction, samples))
+            found = aligned_scores(prediction, truth)
+            if draw.n_views > 1:
+                found |= rotation_scores(given(prediction.T_cam_world), samples.T_world_cam)
             errors |= {f"{name}/{draw.n_views}_views/{key}": value for key, value in found.items()}
         return errors
 
@@ -138,21 +141,7 @@ def anyview_losses(prediction: Prediction, truth: AnyViewTruth, config: LossConf
     return parts | {"loss": torch.stack([weights[name] * value for name, value in parts.items()]).sum(0)}
 
 
-@torch.no_grad()
-def depth_errors(prediction: Prediction, truth: AnyViewTruth) -> Values:
-    """AbsRel and delta1 after one median alignment per scene, over every other row and column."""
-    valid, depth, predicted = (x[..., ::2, ::2] for x in (truth.valid, truth.depth, given(prediction.depth)))
-    ratio = torch.where(valid, depth / predicted, torch.nan).flatten(1)
-    ratio = ratio.nanmedian(1, keepdim=True).values / ratio  # aligned prediction over truth
-    off = torch.maximum(ratio, ratio.reciprocal())
-    seen = valid.sum().clamp(min=1)
-    return {"absrel": (ratio - 1).abs().nansum() / seen, "delta1": (off < 1.25).sum() / seen}
-
-
-@torch.no_grad()
-def rotation_error(prediction: Prediction, samples: Samples) -> Values:
-    """Mean angle between predicted and true rotations to view 0, and the share below 15 degrees."""
-    predicted, true = given(prediction.T_cam_world)[..., :3, :3], invert_rigid(samples.T_world_cam)[..., :3, :3]
-    relative, true_relative = (matrix_product(R[:, 1:], R[:, :1].mT) for R in (predicted, true))
-    angle_deg = rotation_angle(matrix_product(relative, true_relative.mT)).rad2deg()
-    return {"rotation_deg": angle_deg.mean(), "rotation_below_15_deg": (angle_deg < 15).float().mean()}
+def aligned_scores(prediction: Prediction, truth: AnyViewTruth) -> Scores:
+    """Depth scores after one factor per scene."""
+    depth = given(prediction.depth).detach()
+    return depth_scores(median_aligned(depth, truth.depth, truth.valid), truth.depth, truth.valid)

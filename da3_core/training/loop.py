@@ -104,10 +104,9 @@ class Trainer:
         processes.barrier()
         device = processes.device
         self.objective = make_objective(config, device)
-        self.network = self.objective.network
         self.trained = parallelise(self.objective, config.runtime, processes)
-        self.optimizers = make_optimizers(self.network, config.optimizer)
-        self.average = AveragedWeights(self.network, config.ema)
+        self.optimizers = make_optimizers(self.objective, config.optimizer)
+        self.average = AveragedWeights(self.objective, config.ema)
         self.batches = Batches(make_source(config, device), self._draw, device, config.runtime.prefetch)
         self.clock = Clock(config.schedule, processes, began)
         self.report = Report(config, self.folder, processes)
@@ -135,7 +134,7 @@ class Trainer:
         draw, samples = self.batches.get(step)
         values = self.trained(samples, draw)
         values["loss"].backward()
-        norm = clip_gradients(self.network, self.config.optimizer.clip_norm)
+        norm = clip_gradients(self.objective, self.config.optimizer.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -199,18 +198,18 @@ class Trainer:
         checkpoint = newest_checkpoint(self.folder)
         if checkpoint is None:
             return
-        progress = load_state(checkpoint, self.network, self.optimizers, self.average)
+        progress = load_state(checkpoint, self.objective, self.optimizers, self.average)
         self.step = progress.step
         self.clock.began -= progress.seconds
         log.info("continuing at step %d", self.step)
 
     def _save(self) -> None:
         progress = Progress(self.step, self.clock.seconds)
-        save_state(self.folder, progress, self.network, self.optimizers, self.average, self.processes)
+        save_state(self.folder, progress, self.objective, self.optimizers, self.average, self.processes)
 
     def _finish(self) -> None:
         self._stop_on_bad()
         self._save()
         self.average.swap()
-        save_weights(self.network, self.folder / "model", self.processes)
+        save_weights(self.objective.network, self.folder / "model", self.processes)
         self.average.swap()

@@ -5,37 +5,65 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from da3_core.model import Nested, init_backbone_from_dinov2, load_model
+from da3_core.model import AnyView, Model, Mono, Nested, init_backbone_from_dinov2, load_model
 from da3_core.training.anyview import AnyViewTraining
 from da3_core.training.config import TrainConfig
 from da3_core.training.data import RenderedScenes, Source
-from da3_core.training.objective import Objective, ground_truth
+from da3_core.training.gaussians import GaussianTraining
+from da3_core.training.labels import TeacherLabels
+from da3_core.training.metric import MetricTraining
+from da3_core.training.objective import Labels, Objective, ground_truth
 from da3_core.training.recordings import RecordedScenes
+from da3_core.training.teacher import TeacherTraining
 
 PLAN_AHEAD = 16  # steps; a GPU waits for its host otherwise
+FIRST_SKY = 0.5  # of random weights: below zero, the sky output's ReLU has no gradient
 
 
 def make_objective(config: TrainConfig, device: torch.device) -> Objective:
-    """What the settings say is to be trained, on `device`."""
-    network = make_network(config).to(device)
-    if config.objective == "anyview":
-        return AnyViewTraining(network, config.loss, config.runtime.bf16, ground_truth)
-    raise NotImplementedError
-
-
-def make_network(config: TrainConfig) -> nn.Module:
-    """The network with random weights from the seed, or with those of `init_from`."""
+    """What the settings say is to be trained, on `device`. Raises ValueError when model, objective and teacher do not fit."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = load_model(config.model, weights=None)
+        return _objective(config, make_network(config), make_labels(config, device)).to(device)
+
+
+def _objective(config: TrainConfig, network: Model, labels: Labels) -> Objective:
+    loss, bf16, name = config.loss, config.runtime.bf16, config.objective
+    if name in ("anyview", "gaussians") and isinstance(network, AnyView):
+        return AnyViewTraining(network, loss, bf16, labels) if name == "anyview" else GaussianTraining(network, loss, bf16)
+    if name in ("teacher", "mono") and isinstance(network, Mono):
+        return TeacherTraining(network, loss, bf16, labels, objects=name == "teacher")
+    if name == "metric" and isinstance(network, Mono):
+        return MetricTraining(network, loss, bf16, labels)
+    raise ValueError(f"objective {name} does not train {config.model}, a network of kind {type(network).__name__}: choose another preset")
+
+
+def make_network(config: TrainConfig) -> Model:
+    """The network with random weights, or with those of `init_from`."""
+    network = load_model(config.model, weights=None)
     source = config.init_from
+    if isinstance(network, Mono) and network.head.sky_output.out.bias is not None:
+        torch.nn.init.constant_(network.head.sky_output.out.bias, FIRST_SKY)
     if source.endswith(".safetensors") and not isinstance(network, Nested):
         init_backbone_from_dinov2(network, Path(source))
     elif source:
         network.load_state_dict(load_model(source).state_dict())
     return network.train()
+
+
+def make_labels(config: TrainConfig, device: torch.device) -> Labels:
+    """Ground truth, or a teacher's labels as the objective takes them."""
+    if not config.teacher.model:
+        if config.objective == "mono":
+            raise ValueError("the mono student learns from a teacher: set teacher.model, or train with objective teacher")
+        return ground_truth
+    teacher = load_model(config.teacher.model, device=device)
+    if not isinstance(teacher, Mono):
+        raise ValueError(f"teacher.model = {config.teacher.model} is no mono network: train one with objective teacher")
+    share = config.loss.metric_ground_truth if config.objective == "metric" else 0.0
+    aligned = config.objective != "mono"
+    return TeacherLabels(teacher, config.runtime.bf16, aligned=aligned, from_step=config.teacher.from_step, ground_truth=share)
 
 
 def make_source(config: TrainConfig, device: torch.device) -> Source:

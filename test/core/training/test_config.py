@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from da3_core.model import PRESETS
+from da3_core.training.config import TrainConfig, load_config
+from da3_core.training.data import Share, draw_step
+
+CONFIGS = sorted((Path(__file__).resolve().parents[3] / "config" / "train").glob("*.yaml"))
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "settings.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_shipped_settings_are_valid_and_can_be_drawn(path: Path) -> None:
+    config = load_config(path)
+    assert config.model in PRESETS
+    for step in range(20):
+        draw = draw_step(config.data, config.seed, step, Share())
+        assert len(draw.seeds) * draw.world_views == len(draw.view_order) * draw.n_views
+
+
+def test_what_is_not_named_keeps_its_default(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, "seed: 3\noptimizer: {lr: 1e-3}\ndata: {buckets: [{height: 28, width: 42, views: [2]}]}"))
+    assert config.seed == 3
+    assert config.optimizer.lr == 1e-3
+    assert config.optimizer.beta1 == TrainConfig().optimizer.beta1
+    assert (config.data.buckets[0].height, config.data.buckets[0].views, config.data.buckets[0].weight) == (28, (2,), 1.0)
+
+
+def test_overrides_come_last(tmp_path: Path) -> None:
+    path = written(tmp_path, "optimizer: {lr: 1e-3}")
+    config = load_config(path, ["optimizer.lr=2e-4", "runtime.compile=false", "data.buckets=[{height: 28, width: 28}]"])
+    assert config.optimizer.lr == 2e-4
+    assert not config.runtime.compile
+    assert config.data.buckets[0].width == 28
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optimiser: {lr: 1}", r"unknown setting 'optimiser'; there are .*optimizer"),
+        ("optimizer: {learning_rate: 1}", r"unknown setting 'optimizer.learning_rate'; there are name, lr"),
+        ("data: {buckets: [{height: 28, wide: 3}]}", r"unknown setting 'data.buckets\[0\].wide'; there are height"),
+        ("optimizer: {lr: -1.0}", r"lr = -1.0 is outside \[0.0, 10.0\]"),
+        ("optimizer: {lr: .nan}", r"lr = nan is outside"),
+        ("optimizer: {lr: fast}", r"optimizer.lr takes a number, not 'fast'"),
+        ("optimizer: {name: sgd}", r"none of adamw, muon"),
+        ("seed: 1.5", r"seed takes a int"),
+        ("data: 3", r"data takes a mapping, not 3"),
+        ("data: {buckets: [{height: 30, width: 28}]}", r"30x28: both sides must be multiples of 14"),
+        ("data: {buckets: [{height: 28, width: 28, views: [0, 2]}]}", r"must be a list of positive counts"),
+        ("data: {buckets: [{height: 28, width: 28, views: [two]}]}", r"data.buckets\[0\].views\[0\] takes a int, not 'two'"),
+        ("optimizer: {name: muon}\nruntime: {parallel: fsdp}", r"muon needs whole matrices"),
+        ("- 3", r"must hold settings"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_config(written(tmp_path, text))

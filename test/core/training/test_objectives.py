@@ -1,0 +1,234 @@
+"""Every objective learns a fixed batch, and says what it should of a perfect prediction."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from da3_core.geometry.pinhole import unproject
+from da3_core.geometry.rays import points_from_rays
+from da3_core.geometry.rigid import invert_rigid, rotate
+from da3_core.model import build_model
+from da3_core.training.anyview import AnyViewTraining, anyview_losses, truth_from_samples
+from da3_core.training.config import LossConfig
+from da3_core.training.gaussians import GaussianTraining, structural_similarity
+from da3_core.training.labels import TeacherLabels
+from da3_core.training.metric import MetricTraining, canonical_from_metres, rotate_samples
+from da3_core.training.objective import Objective, ground_truth
+from da3_core.training.teacher import TeacherTraining
+from da3_core.types import Gaussians, Prediction
+
+from .fixed_batch import ANY_VIEW, METRIC, WITH_GAUSSIANS, fixed_draw, fixed_samples
+
+
+def network(config: object, seed: int = 0) -> torch.nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build_model(config).train()  # type: ignore[arg-type]
+
+
+def anyview(loss: LossConfig) -> Objective:
+    return AnyViewTraining(network(ANY_VIEW), loss, bf16=False, labels=ground_truth)
+
+
+def teacher(loss: LossConfig) -> Objective:
+    return TeacherTraining(network(METRIC), loss, bf16=False, labels=ground_truth, objects=True)  # type: ignore[arg-type]
+
+
+def mono(loss: LossConfig) -> Objective:
+    labels = TeacherLabels(network(METRIC, seed=1), bf16=False, aligned=False)  # type: ignore[arg-type]
+    return TeacherTraining(network(METRIC), loss, bf16=False, labels=labels, objects=False)  # type: ignore[arg-type]
+
+
+def metric(loss: LossConfig) -> Objective:
+    return MetricTraining(network(METRIC), loss, bf16=False, labels=ground_truth)  # type: ignore[arg-type]
+
+
+def losses_over_steps(objective: Objective, steps: int, posed: bool) -> list[float]:
+    samples = fixed_samples()
+    draw = fixed_draw(samples, chances=(0.0 if posed else 0.9, 0.9))
+    optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=3e-3)
+    found = []
+    for _ in range(steps):
+        loss = objective(samples, draw)["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(loss.item())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("make", "posed"),
+    [(anyview, False), (anyview, True), (teacher, False), (mono, False), (metric, False)],
+    ids=lambda x: str(getattr(x, "__name__", x)),
+)
+def test_the_loss_of_a_fixed_batch_falls(make: object, posed: bool) -> None:
+    found = losses_over_steps(make(LossConfig(metric_rotation=0.0)), 12, posed)  # type: ignore[operator]
+    assert min(found[-3:]) < 0.85 * found[0]
+
+
+def perfect_prediction(samples: object) -> Prediction:
+    truth = truth_from_samples(samples, (16, 24))  # type: ignore[arg-type]
+    ones = torch.ones_like
+    return Prediction(
+        depth=truth.depth,
+        confidence=ones(truth.depth),
+        rays=truth.rays,
+        ray_confidence=ones(truth.rays[..., 0]),
+        camera_encoding=truth.camera * torch.tensor([1.0, 1, 1, -1, -1, -1, -1, 1, 1]),
+        T_cam_world=invert_rigid(samples.T_world_cam),  # type: ignore[attr-defined]
+    )
+
+
+@pytest.mark.parametrize("distance", ["linear", "relative"])
+def test_a_perfect_prediction_has_no_loss(distance: str) -> None:
+    samples = fixed_samples()
+    parts = anyview_losses(perfect_prediction(samples), truth_from_samples(samples, (16, 24)), LossConfig(distance=distance))
+    for value in parts.values():
+        assert value.abs().max() < 1e-5
+
+
+def test_the_truth_is_in_the_first_views_frame_and_of_unit_size() -> None:
+    samples = fixed_samples(h=28, w=28)
+    truth = truth_from_samples(samples, (28, 28))
+    world = (
+        rotate(samples.T_world_cam[..., None, None, :3, :3], unproject(samples.depth_m, samples.K))
+        + samples.T_world_cam[..., None, None, :3, 3]
+    )
+    T_ref_world = invert_rigid(samples.T_world_cam[:, :1])
+    in_reference = rotate(T_ref_world[..., None, None, :3, :3], world) + T_ref_world[..., None, None, :3, 3]
+    for b in range(2):
+        distances = in_reference[b][samples.valid[b]].norm(dim=-1)
+        expected = in_reference[b] / distances.mean()
+        torch.testing.assert_close(truth.points[b][samples.valid[b]], expected[samples.valid[b]], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(points_from_rays(truth.rays, truth.depth), truth.points)
+    assert truth.camera[:, 0, :3].abs().max() < 1e-6
+    torch.testing.assert_close(truth.camera[:, 0, 3:7], torch.tensor([0.0, 0, 0, 1]).expand(2, 4))
+
+
+def test_relative_distance_weighs_far_and_near_alike() -> None:
+    """A depth 10 % too large costs the same wherever it is."""
+    samples = fixed_samples()
+    truth = truth_from_samples(samples, (16, 24))
+    prediction = dataclasses.replace(perfect_prediction(samples), depth=1.1 * truth.depth)
+    loss = anyview_losses(prediction, truth, LossConfig(distance="relative"))
+    torch.testing.assert_close(loss["depth"], torch.full((2,), 1.1).log())
+    assert loss["gradient"].max() < 1e-5
+
+
+def test_posed_steps_see_the_cameras_and_others_do_not() -> None:
+    objective = anyview(LossConfig(pose_conditioning=0.5))
+    samples = fixed_samples()
+    moved = dataclasses.replace(samples, T_world_cam=fixed_samples(seed=1).T_world_cam)
+    for posed in (False, True):
+        a, b = (objective.predict(s, posed).depth for s in (samples, moved))  # type: ignore[operator]
+        assert torch.equal(a, b) != posed
+
+
+def test_teacher_labels_are_aligned_to_what_was_measured() -> None:
+    samples = fixed_samples()
+
+    class Exact(torch.nn.Module):
+        """Right up to scale and shift, and sure of a larger sky."""
+
+        def depth_and_sky(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            sky = torch.zeros_like(samples.depth_m)
+            sky[..., :8, :] = 1
+            return 0.2 * torch.where(samples.valid, samples.depth_m, 9) + 3, sky
+
+    sparse = samples.valid & (torch.rand(samples.valid.shape, generator=torch.Generator().manual_seed(0)) < 0.3)
+    measured = dataclasses.replace(samples, depth_m=torch.where(sparse, samples.depth_m, 0), valid=sparse)
+    labels = TeacherLabels(Exact(), bf16=False, aligned=True, from_step=5, ground_truth=0.5)  # type: ignore[arg-type]
+    assert labels(measured, fixed_draw(samples, step=4)) is measured
+    assert torch.equal(labels(measured, fixed_draw(samples, step=5, scene_chance=0.1)).depth_m, measured.depth_m)
+    labelled = labels(measured, fixed_draw(samples, step=5))
+    dense = samples.valid.clone()
+    dense[..., :8, :] = False
+    assert torch.equal(labelled.valid, dense)
+    torch.testing.assert_close(labelled.depth_m[dense], samples.depth_m[dense], rtol=1e-4, atol=1e-4)
+
+
+def test_a_view_without_measurements_keeps_them() -> None:
+    samples = fixed_samples()
+    valid = samples.valid.clone()
+    valid[0, 0] = False
+    labels = TeacherLabels(network(METRIC), bf16=False, aligned=True)  # type: ignore[arg-type]
+    labelled = labels(dataclasses.replace(samples, valid=valid), fixed_draw(samples))
+    assert not labelled.valid[0, 0].any()
+    assert labelled.depth_m.isfinite().all()
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_turned_cameras_see_the_same_world(quarters: int) -> None:
+    samples = fixed_samples()
+    samples.K[..., 0, 0] *= 1.3
+    samples.K[..., 0, 2] += 2.5
+    turned = rotate_samples(samples, quarters)
+    points = []
+    for s in (samples, turned):
+        local = unproject(s.depth_m, s.K)
+        points.append(rotate(s.T_world_cam[..., None, None, :3, :3], local) + s.T_world_cam[..., None, None, :3, 3])
+    torch.testing.assert_close(points[1], points[0].rot90(quarters, (2, 3)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        canonical_from_metres(turned.depth_m, turned.K), canonical_from_metres(samples.depth_m, samples.K).rot90(quarters, (2, 3))
+    )
+
+
+def test_canonical_depth_by_hand() -> None:
+    K = torch.diag(torch.tensor([500.0, 700.0, 1.0]))
+    assert canonical_from_metres(torch.full((2, 2), 4.0), K)[0, 0].item() == pytest.approx(4.0 * 300 / 600)
+
+
+def splat(gaussians: Gaussians, T_cam_world: Tensor, K: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """A rasteriser for a few hundred Gaussians: round, without occlusion, one blend over all."""
+    H, W = size
+    p = rotate(T_cam_world[:, :, None, :3, :3], gaussians.mean[:, None]) + T_cam_world[:, :, None, :3, 3]  # (B, N, G, 3)
+    z = p[..., 2].clamp(min=0.05)
+    pixel = p[..., :2] / z.unsqueeze(-1) * K[:, :, None, 0, 0, None] + K[:, :, None, :2, 2]
+    y, x = torch.meshgrid(torch.arange(H) + 0.5, torch.arange(W) + 0.5, indexing="ij")
+    offset = torch.stack([x, y], -1).reshape(-1, 1, 2) - pixel.unsqueeze(2)  # (B, N, HW, G, 2)
+    weight = gaussians.opacity[:, None, None] * torch.exp(-0.5 * offset.square().sum(-1)) + 1e-6
+    weight = weight / weight.sum(-1, keepdim=True)
+    colour = (0.5 + 0.28209 * gaussians.sh[..., 0]).unsqueeze(1)  # (B, 1, G, 3)
+    image, depth = weight @ colour, weight @ z.unsqueeze(-1)
+    return image.movedim(-1, -2).unflatten(-1, (H, W)), depth.squeeze(-1).unflatten(-1, (H, W))
+
+
+def test_the_gaussian_head_learns_and_the_rest_does_not() -> None:
+    net = network(WITH_GAUSSIANS)
+    objective = GaussianTraining(net, LossConfig(), bf16=False, rasterise=splat)  # type: ignore[arg-type]
+    before = {name: p.clone() for name, p in net.named_parameters()}
+    samples = fixed_samples(b=1, h=28, w=28)
+    draw = fixed_draw(samples)
+    optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=1e-2)
+    found = []
+    for _ in range(6):
+        loss = objective(samples, draw)["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(loss.item())
+    assert found[-1] < 0.95 * found[0]
+    moved = {name for name, p in net.named_parameters() if not torch.equal(p, before[name])}
+    assert moved
+    assert all(name.startswith("gaussian_head.") for name in moved)
+
+
+def test_without_a_rasteriser_the_reason_is_given() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(RuntimeError, match="gsplat"):
+        GaussianTraining(network(WITH_GAUSSIANS), LossConfig(), bf16=False)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no Gaussian head"):
+        GaussianTraining(network(ANY_VIEW), LossConfig(), bf16=False, rasterise=splat)  # type: ignore[arg-type]
+
+
+def test_structural_similarity_knows_equal_images_and_noise() -> None:
+    image = fixed_samples().images
+    assert structural_similarity(image, image).tolist() == pytest.approx([1, 1])
+    noisy = image + 0.3 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    assert structural_similarity(image, noisy).max() < 0.7

@@ -25,6 +25,7 @@ AROUND_MIX = ("orbit", "orbit", "wide", "wide", "hand")
 TAKES = 8
 PROBE = (6, 8)  # rays per view that judge a take
 CLEARANCE_M = 0.2
+INTERESTING = 6  # solids in view
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,14 @@ def judge(worlds: Worlds, T_world_cam: Tensor, K: Tensor, size: tuple[int, int],
     frames = worlds.solids.frames()
     centres = vec(T_world_cam[..., :3, 3].flatten(1, 2))  # (B, CN)
     clearance = distance_below(frames.map(lambda x: x[:, None, :]), centres.map(lambda x: x[..., None])).amin(-1).view(b, c, n).amin(-1)
-    depth, points = _probe(worlds, T_world_cam, K, size)
+    depth, points, solid = _probe(worlds, T_world_cam, K, size)
     near = (depth < 0.4 * worlds.stay.reach_m.clamp_max(1.5)[:, None, None, None]).float().mean(-1).amax(-1)
+    dull = (1.0 - distinct(solid) / INTERESTING).clamp_min(0.0).mean(-1)
     empty = torch.isinf(depth).float().mean(-1).amax(-1)
     shared = shared_view(depth, points, T_world_cam, K, size)
     off = (shared.mean(-1) - wanted[:, None]).abs() + 2.0 * (0.25 - shared.amin(-1)).clamp_min(0.0)
     tight = (CLEARANCE_M * worlds.stay.reach_m.clamp_max(1.0)[:, None] - clearance).clamp_min(0.0)
-    return -off - 2.0 * near - 1.5 * (empty - 0.5).clamp_min(0.0) - 20.0 * tight
+    return -off - 2.0 * near - 0.5 * dull - 1.5 * (empty - 0.5).clamp_min(0.0) - 20.0 * tight
 
 
 def shared_view(depth: Tensor, points: Tensor, T_world_cam: Tensor, K: Tensor, size: tuple[int, int]) -> Tensor:
@@ -94,8 +96,14 @@ def shared_view(depth: Tensor, points: Tensor, T_world_cam: Tensor, K: Tensor, s
     return (seen & met).float().sum(-1) / met.float().sum(-1).clamp_min(1.0)
 
 
-def _probe(worlds: Worlds, T_world_cam: Tensor, K: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """(depth (B, C, N, R), points (B, C, N, R, 3)) of a few rays per view."""
+def distinct(labels: Tensor) -> Tensor:
+    """(..., R) -> (...,) how many different ones."""
+    ordered = labels.sort(-1).values
+    return 1 + (ordered[..., 1:] != ordered[..., :-1]).sum(-1)
+
+
+def _probe(worlds: Worlds, T_world_cam: Tensor, K: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """(depth (B, C, N, R), points (B, C, N, R, 3), solid (B, C, N, R)) of a few rays per view."""
     h, w = size
     b, c, n = T_world_cam.shape[:3]
     v, u = torch.meshgrid(*[(torch.arange(k, device=K.device) + 0.5) / k - 0.5 for k in PROBE], indexing="ij")
@@ -104,10 +112,10 @@ def _probe(worlds: Worlds, T_world_cam: Tensor, K: Tensor, size: tuple[int, int]
     T = T_world_cam.flatten(1, 2)
     origin = vec(T[..., None, :3, 3])
     direction = matrix(T[..., None, :3, :3]).times(Vec(x, y, torch.ones_like(x)))
-    depth = Everything(worlds.solids.frames()).first_solid(origin, direction)[0]
+    depth, solid = Everything(worlds.solids.frames()).first_solid(origin, direction)
     points = (origin + direction * depth.clamp_max(1e3)).stack()
     depth = torch.where(depth < NOWHERE, depth, torch.inf)
-    return depth.unflatten(1, (c, n)), points.unflatten(1, (c, n))
+    return depth.unflatten(1, (c, n)), points.unflatten(1, (c, n)), solid.unflatten(1, (c, n))
 
 
 def _hand(draws: Draws, stay: Stay, n: int) -> Take:

@@ -23,7 +23,7 @@ def photograph(radiance: Tensor, seeds: Tensor, compiled: bool = False) -> Tenso
 
 def _develop(radiance: Tensor, seeds: Tensor, draws: Draws) -> Tensor:
     n = radiance.shape[1]
-    light = blur(radiance.clamp(0.0, 1e3), draws.uniform(1, low=0.35, high=0.75).expand(-1, n) + extra_blur(draws, n))
+    light = blur(radiance.clamp(0.0, 1e3), draws.uniform(1, low=0.2, high=0.6).expand(-1, n) + extra_blur(draws, n))
     light = expose(light, draws, n)
     light = light * vignette(draws, light.shape[-2:])
     light = add_noise(light, seeds, draws)
@@ -36,10 +36,10 @@ def _compiled() -> Callable[[Tensor, Tensor, Draws], Tensor]:
 
 
 def expose(radiance: Tensor, draws: Draws, n: int) -> Tensor:
-    """Mean brightness to a level near middle grey: by each view's own mean, or one gain for all views; with white balance."""
-    own = radiance.mean((-3, -2, -1))  # (B, N)
+    """The geometric mean to a level near middle grey: by each view's own mean, or one gain for all views; with white balance."""
+    own = torch.exp(torch.log(radiance + 1e-3).mean((-3, -2, -1)))  # (B, N)
     metered = torch.where(draws.chance(0.6, 1), own, own.mean(1, keepdim=True))
-    level = draws.log_uniform(1, low=0.14, high=0.42) * torch.exp(draws.normal(n, std=0.08))
+    level = draws.log_uniform(1, low=0.1, high=0.36) * torch.exp(draws.normal(n, std=0.08))
     balance = torch.exp(draws.normal(1, 3, std=0.06) + draws.normal(n, 3, std=0.01))
     return radiance * (level / metered.clamp_min(1e-4))[..., None, None, None] * balance[..., None, None]
 

@@ -29,7 +29,7 @@ def warm_or_cold(draws: Draws) -> Tensor:
 def lamp_and_sun(draws: Draws, lamp: Tensor, lamp_reach_m: Tensor, daylight: Tensor, lamplight: Tensor) -> Light:
     """A lamp at `lamp` (B, 3) and the sun, with strengths (B,); ambient light follows both."""
     colours = torch.stack((warm_or_cold(draws) * lamplight[:, None], warm_or_cold(draws) * daylight[:, None]), 1)
-    fill = draws.uniform(low=0.15, high=0.6)[:, None] * (0.5 * lamplight + 0.25 * daylight + 0.1)[:, None]
+    fill = draws.log_uniform(low=0.1, high=0.6)[:, None] * (0.5 * lamplight + 0.25 * daylight + 0.1)[:, None]
     tone = 1.0 + 0.15 * draws.normal(3).clamp(-2, 2)
     up = fill * tone
     return Light(
@@ -41,8 +41,8 @@ def lamp_and_sun(draws: Draws, lamp: Tensor, lamp_reach_m: Tensor, daylight: Ten
 
 def draw_sky(draws: Draws, daylight: Tensor, haze_m: Tensor) -> Sky:
     """From clear to overcast; `daylight` (B,) scales it."""
-    blue = hsv_to_rgb(draws.uniform(low=0.52, high=0.66), draws.uniform(low=0.1, high=0.85), draws.uniform(low=0.35, high=1.0)) ** 2.2
-    pale = hsv_to_rgb(draws.uniform(low=0.0, high=1.0), draws.uniform(low=0.0, high=0.3), draws.uniform(low=0.6, high=1.0)) ** 2.2
+    blue = hsv_to_rgb(draws.uniform(low=0.53, high=0.63), draws.uniform(low=0.1, high=0.85), draws.uniform(low=0.35, high=1.0)) ** 2.2
+    pale = hsv_to_rgb(draws.uniform(low=0.0, high=0.7), draws.uniform(low=0.0, high=0.22), draws.uniform(low=0.6, high=1.0)) ** 2.2
     level = (0.4 + 0.5 * daylight)[:, None]
     grey = draws.uniform(1, low=0.4, high=1.2)
     return Sky(

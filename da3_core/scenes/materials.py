@@ -141,13 +141,15 @@ def sample_materials(draws: Draws, family: Tensor) -> Materials:
     low, high = _range_table(family.device)
     names = [f.name for f in fields(Family)]
     u = draws.uniform(*shape, len(names))
+    u = torch.where(_table_mask(names, ("saturation",), u.device), u * u, u)  # strong colours are rare
     values = low[family] + u * (high[family] - low[family])  # (B, M, F)
     v = {name: values[..., i].exp() if name in LOGARITHMIC else values[..., i] for i, name in enumerate(names)}
     coin = draws.uniform(*shape, 8)
     patterned = coin[..., 0] < v["patterned"]
     marked = patterned & (coin[..., 1] < v["marked"])
     base = hsv_to_rgb(v["hue"], v["saturation"], v["value"])
-    others = hsv_to_rgb(*draws.uniform(*shape, 3, 3).unbind(-1))  # (B, M, 3 colours, 3)
+    hue, saturation, value = draws.uniform(*shape, 3, 3).unbind(-1)
+    others = hsv_to_rgb(hue, saturation * saturation, value)  # (B, M, 3 colours, 3)
     turn = torch.where(coin[..., 2] < v["turned"], coin[..., 3] * math.pi, (coin[..., 3] < 0.5) * (math.pi / 2) * (v["turned"] > 0))
     size = torch.sqrt(v["aspect"])
     inset = v["inset"][..., None] + (1 - v["inset"][..., None]) * 0.5 * coin[..., 4:6]
@@ -171,6 +173,10 @@ def hsv_to_rgb(h: Tensor, s: Tensor, v: Tensor) -> Tensor:
 
 def _linear(display: Tensor) -> Vec:
     return vec(0.02 + 0.9 * display**2.2)
+
+
+def _table_mask(names: list[str], chosen: tuple[str, ...], device: torch.device) -> Tensor:
+    return torch.tensor([name in chosen for name in names], device=device)
 
 
 def _range_table(device: torch.device) -> tuple[Tensor, Tensor]:

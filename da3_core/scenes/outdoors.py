@@ -11,6 +11,7 @@ from torch import Tensor
 from da3_core.scenes.illumination import draw_sky, lamp_and_sun
 from da3_core.scenes.materials import FAMILY_ID
 from da3_core.scenes.pieces import Instances, Pieces, boxes, draw_instances, join_instances, pieces_from_instances, random_solids
+from da3_core.scenes.primitives import ELLIPSOID
 from da3_core.scenes.rng import Draws
 from da3_core.scenes.templates import ids
 from da3_core.scenes.vec import rotation_x, rotation_z
@@ -24,14 +25,14 @@ PLANTS = ids("tree", "tree", "conifer", "bush", "hedge", "rock")
 def make_outdoors(seeds: Tensor, kind: int) -> Worlds:
     draws = Draws(seeds, "outdoors", 4096)
     slope = draws.normal(2, std=0.05) * draws.chance(0.5, 1)
-    yard_m = draws.log_uniform(low=5.0, high=25.0)  # half width of the open space
-    things = join_instances([_buildings(draws, yard_m, slope), _strewn(draws, yard_m, slope, STREET, 9), _strewn(draws, 1.5 * yard_m, slope, PLANTS, 6)])
+    yard_m = draws.log_uniform(low=4.0, high=18.0)  # half width of the open space
+    things = join_instances([_buildings(draws, yard_m, slope), _strewn(draws, yard_m, slope, STREET, 11), _strewn(draws, 1.5 * yard_m, slope, PLANTS, 7)])
     daylight = draws.log_uniform(low=0.4, high=4.0)
     lamp = torch.cat((draws.uniform(2, low=-1.0, high=1.0) * yard_m[:, None], draws.uniform(1, low=3.0, high=8.0)), -1)
     lamplight = draws.log_uniform(low=0.2, high=2.0) * draws.chance(0.2)
     light = lamp_and_sun(draws, lamp, draws.log_uniform(low=4.0, high=12.0), daylight, lamplight)
     sky = draw_sky(draws, daylight, draws.log_uniform(low=40.0, high=2000.0))
-    parts = [_ground(draws, slope, yard_m), pieces_from_instances(draws, things), _rubble(draws, yard_m, slope)]
+    parts = [_ground(draws, slope, yard_m), _hills(draws, yard_m), pieces_from_instances(draws, things), _rubble(draws, yard_m, slope)]
     return assemble(seeds, kind, parts, light, sky, _stay(draws, yard_m, slope, things))
 
 
@@ -61,6 +62,21 @@ def _ground(draws: Draws, slope: Tensor, yard_m: Tensor) -> Pieces:
     return replace(flat, centre=(tilted @ local[..., None])[..., 0], rotation=tilted)
 
 
+def _hills(draws: Draws, yard_m: Tensor) -> Pieces:
+    """Up to three, mostly buried."""
+    hills = random_solids(draws, 3, (1.0, 1.0), 0.0)
+    angle = draws.uniform(3, high=2 * math.pi)
+    away = yard_m[:, None] * draws.uniform(3, low=0.5, high=3.0)
+    half = torch.cat((draws.log_uniform(3, 2, low=4.0, high=40.0), draws.log_uniform(3, 1, low=0.3, high=6.0)), -1)
+    centre = torch.stack((away * torch.cos(angle), away * torch.sin(angle), -0.2 * half[..., 2]), -1)
+    families = draws.choice([FAMILY_ID["ground"], FAMILY_ID["foliage"]], 3)
+    present = draws.chance(0.2, 3) & (away - half[..., :2].amax(-1) > 0.2 * yard_m[:, None])
+    return replace(
+        hills, centre=centre, half=half, quadric=half.new_tensor(ELLIPSOID).expand_as(half), families=families,
+        order=torch.where(present, -1.0, torch.inf),
+    )  # fmt: skip
+
+
 def _buildings(draws: Draws, yard_m: Tensor, slope: Tensor) -> Instances:
     """In two rows along a street, or all around; fronts inward."""
     count = 7
@@ -85,7 +101,7 @@ def _strewn(draws: Draws, yard_m: Tensor, slope: Tensor, options: list[int], cou
     z = ground_height(slope, xy) - 0.01
     aligned = 0.5 * math.pi * draws.integers(4, count) + draws.normal(count, std=0.06)
     yaw = torch.where(draws.chance(0.6, count), aligned, draws.uniform(count, high=2 * math.pi))
-    return items.at(torch.cat((xy, z[..., None]), -1), yaw, draws.chance(draws.uniform(1, low=0.2, high=1.0), count))
+    return items.at(torch.cat((xy, z[..., None]), -1), yaw, draws.chance(draws.uniform(1, low=0.3, high=1.0), count))
 
 
 def _rubble(draws: Draws, yard_m: Tensor, slope: Tensor) -> Pieces:

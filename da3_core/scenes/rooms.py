@@ -21,8 +21,8 @@ ALONG_WALLS = ids(
 )  # fmt: skip
 CENTRES = ids("table", "table", "round_table", "coffee_table", "desk", "bed", "sofa", "stairs", "pillar", "counter")
 SEATS = ids("chair", "chair", "stool", "office_chair", "armchair")
-FREE = ids("chair", "office_chair", "stool", "armchair", "plant", "floor_lamp", "bin", "box_pile", "person", "ladder", "rack", "coffee_table", "pillar", "ball", "carton")
-MOUNTED = ids("picture", "picture", "picture", "mirror", "wall_shelf", "radiator", "curtain", "vent", "door", "door")
+FREE = ids("chair", "office_chair", "stool", "armchair", "plant", "floor_lamp", "bin", "box_pile", "person", "ladder", "rack", "coffee_table", "pillar", "ball", "carton", "ramp")
+MOUNTED = ids("picture", "picture", "picture", "mirror", "wall_shelf", "radiator", "curtain", "vent", "door", "door", "slant")
 HANGING = ids("pendant", "panel", "panel", "beam", "pipe")
 SMALL = ids("cup", "bottle", "book_stack", "laptop", "bowl", "ball", "carton", "vase", "desk_lamp", "frame", "plant")
 OUTSIDE = ids("block", "house", "tree", "conifer", "bush", "wall", "hedge", "van")
@@ -200,9 +200,10 @@ def _along_walls(draws: Draws, shell: Shell, items: Instances, chance: Tensor, l
     height = shell.height[:, None]
     z = draws.uniform(count, low=0.9, high=1.6) * lifted
     is_door = _is_one_of(items.template, ids("door", "radiator", "curtain"))
-    z = torch.where(is_door, 0.0, torch.minimum(z, height - items.size[..., 2] - 0.05))
+    z = torch.where(_is_one_of(items.template, ids("slant")), height - items.size[..., 2], z)
+    z = torch.where(is_door, 0.0, torch.minimum(z, height - items.size[..., 2]))
     position = torch.stack((middles[rows, wall, 0] + c * x - s * y, middles[rows, wall, 1] + s * x + c * y, z), -1)
-    fits = (items.size[..., 0] < length) & (z + items.size[..., 2] < height) & (z >= 0)
+    fits = (items.size[..., 0] < length) & (z + items.size[..., 2] <= height) & (z >= 0)
     jitter = torch.where(draws.chance(0.15, count), draws.normal(count, std=0.15), 0.0) * (not lifted)
     return items.at(position, yaw + jitter, fits & draws.chance(chance, count))
 

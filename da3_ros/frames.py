@@ -26,8 +26,8 @@ class Transforms(Protocol):
     def is_known(self, target: str, source: str, stamp_ns: int) -> bool:
         """Whether nothing better can come than what `transform` says now."""
 
-    def forget(self) -> None:
-        """Drops what moves, after a clock that jumped back."""
+    def forget_other_runs(self, stamp_ns: int) -> None:
+        """Drops what lies ahead of a clock that went back to `stamp_ns`."""
 
     def close(self) -> None:
         """Ends the subscriptions."""
@@ -57,9 +57,9 @@ class OwnTransforms:
         with self._lock:
             return self._tree.is_known(target, source, stamp_ns)
 
-    def forget(self) -> None:
+    def forget_other_runs(self, stamp_ns: int) -> None:
         with self._lock:
-            self._tree.forget_poses()
+            self._tree.forget_other_runs(stamp_ns)
 
     def close(self) -> None:
         for subscription in self._subscriptions:
@@ -102,7 +102,7 @@ class Tf2Transforms:
 
         return bool(self._buffer.can_transform(target, source, Time(nanoseconds=stamp_ns)))
 
-    def forget(self) -> None:
+    def forget_other_runs(self, stamp_ns: int) -> None:
         self._buffer.clear()  # static transforms stay
 
     def close(self) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -37,6 +40,8 @@ class LiveRun:
         self._engine, self._parameters, self._poses, self._health, self._recorder = engine, parameters, poses, health, recorder
         self._publish, self._on_failure = publish, on_failure
         self._camera_names = list(cameras)
+        self._anchor = parameters.stream.rig.anchor_camera or self._camera_names[0]
+        self._received_s = dict.fromkeys(self._camera_names, time.monotonic())
         self._last_stamp_ns: dict[str, int] = {}
         self._reset_asked = False
         self._adopted = parameters
@@ -54,18 +59,23 @@ class LiveRun:
             self._health.drop("stamp not after the last one")
             return
         if restarted:
-            self._begin_new_run()
+            self._begin_new_run(arrival.stamp_ns)
         self._last_stamp_ns[arrival.camera] = arrival.stamp_ns
+        self._choose_anchor(arrival)
+        self._unmatched[arrival.camera].append(arrival.stamp_ns)
         for arrivals in self._synchronizer.push(arrival):
+            self._count_unmatched(arrivals)
             self._inbox.put(arrivals)
 
     def configure(self, parameters: Parameters) -> None:
-        """New settings, from the next image on; raises ValueError when the engine cannot do what they ask for."""
+        """New settings, from the next image on; raises ValueError when engine or cameras cannot do what they ask for."""
         Stream(self._engine, parameters.stream)
-        if parameters.stream.rig != self._parameters.stream.rig:
-            self._parameters = parameters
-            self._synchronizer = self._make_synchronizer()
+        Synchronizer(parameters.stream.rig, self._camera_names)
+        is_same_rig = parameters.stream.rig == self._parameters.stream.rig
         self._parameters = parameters
+        if not is_same_rig:
+            self._anchor = parameters.stream.rig.anchor_camera or self._camera_names[0]
+            self._synchronizer = self._make_synchronizer()
 
     def reset(self) -> None:
         """The window, the scale and the world begin anew with the next image."""
@@ -75,17 +85,38 @@ class LiveRun:
         """False when the worker is stuck."""
         return self._worker.stop(STOP_S)
 
-    def _begin_new_run(self) -> None:
+    def _begin_new_run(self, stamp_ns: int) -> None:
         stale = sum(len(arrivals) for arrivals in self._inbox.clear())
         self._health.drop("clock went back", stale)
         self._health.note("the clock went back: a new run begins")
         self._last_stamp_ns.clear()
         self._synchronizer = self._make_synchronizer()
-        self._poses.forget()
+        self._poses.forget_other_runs(stamp_ns)
         self.reset()
 
+    def _choose_anchor(self, arrival: Arrival) -> None:
+        """The configured camera triggers; while it is silent, one that is not."""
+        self._received_s[arrival.camera] = arrival.received_s
+        since_s = arrival.received_s - self._parameters.node.silent_after_s
+        configured = self._parameters.stream.rig.anchor_camera or self._camera_names[0]
+        anchor = next(camera for camera in (configured, self._anchor, arrival.camera) if self._received_s[camera] >= since_s)
+        if anchor != self._anchor:
+            self._health.note(f"camera {anchor} triggers now, {self._anchor} " + ("is silent" if anchor != configured else "no more"))
+            self._anchor = anchor
+            self._synchronizer = self._make_synchronizer()
+
     def _make_synchronizer(self) -> Synchronizer[Arrival]:
-        return Synchronizer(self._parameters.stream.rig, self._camera_names)
+        self._unmatched: dict[str, deque[int]] = {camera: deque(maxlen=1000) for camera in self._camera_names}  # stamps
+        return Synchronizer(dataclasses.replace(self._parameters.stream.rig, anchor_camera=self._anchor), self._camera_names)
+
+    def _count_unmatched(self, arrivals: Arrivals) -> None:
+        """Images that were not near enough to any of the anchor's, and are too old for the next."""
+        matched_ns = {arrival.camera: arrival.stamp_ns for arrival in arrivals}
+        for camera, stamps_ns in self._unmatched.items():
+            oldest_useful_ns = matched_ns.get(camera, arrivals[0].stamp_ns)
+            while stamps_ns and stamps_ns[0] <= oldest_useful_ns:
+                if stamps_ns.popleft() != matched_ns.get(camera):
+                    self._health.drop("no anchor image near enough")
 
     def _knows_poses(self, arrivals: Arrivals) -> bool:
         return all(self._poses.is_known(arrival.camera, arrival.frame_id, arrival.stamp_ns) for arrival in arrivals)

@@ -76,12 +76,12 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         self._run: LiveRun | None = None
         self._failure: str | None = None
         self._last_result: FrameResult | None = None
-        self._start_at_s: float | None = time.monotonic() if self._settings.node.autostart else None
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a simulation that pauses does not silence us
         self.create_timer(1.0, self._publish_diagnostics, clock=steady)
-        self.create_timer(0.1, self._start_when_due, clock=steady)
+        self._restart = self.create_timer(self._settings.node.restart_interval_s, self.start, clock=steady)
+        self._restart.cancel()
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/save", self._on_save)
 
@@ -109,7 +109,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         self._failure = None
         self._release()
         if self._settings.node.autostart:
-            self._start_at_s = time.monotonic() + self._settings.node.restart_interval_s
+            self._restart.reset()
         return SUCCESS
 
     def _guarded(self, what: str, transition: Callable[[], None]) -> TransitionCallbackReturn:
@@ -191,11 +191,10 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _start_when_due(self) -> None:
-        if self._start_at_s is None or time.monotonic() < self._start_at_s:
-            return
-        self._start_at_s = None  # on_error sets it again
-        if self.trigger_configure() != SUCCESS:
+    def start(self) -> None:
+        """What a lifecycle manager would do, where autostart is set."""
+        self._restart.cancel()  # on_error sets it
+        if not self._settings.node.autostart or self.trigger_configure() != SUCCESS:
             return
         if self._settings.node.build_only:
             self.get_logger().info("the engine is built")
@@ -348,6 +347,7 @@ def main(make_node: Callable[[], DepthNode] = DepthNode) -> None:
         raise SystemExit(f"da3: {error}") from error
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    node.start()
     with suppress(ExternalShutdownException):
         executor.spin()
     node.destroy_node()

@@ -66,6 +66,7 @@ class Pipeline:
         self._cameras, self._poses, self._decode, self._health = cameras, poses, decode, health
         self._stream = Stream(engine, parameters.stream)
         self._failures = 0
+        self._knows_world = False
 
     def process(self, arrivals: Sequence[Arrival]) -> list[FrameResult]:
         """Results of one synchronised set; fewer than images where some cannot be used.
@@ -85,17 +86,31 @@ class Pipeline:
             return []
         self._failures = 0
         self._health.clear("engine")
-        return results
+        return self._in_given_world(frames, results)
 
     def reset(self) -> None:
         """Begins a new run."""
         self._stream.reset()
+        self._knows_world = False
 
     def configure(self, parameters: Parameters) -> None:
         """Takes new settings, keeping the window and the scale; a window that had to shrink stays as it is."""
         window = dataclasses.replace(parameters.stream.window, views=self._config.window.views)
         self._node, self._config = parameters.node, dataclasses.replace(parameters.stream, window=window)
         self._stream.configure(self._config)
+
+    def _in_given_world(self, frames: Sequence[Frame], results: Sequence[FrameResult]) -> list[FrameResult]:
+        """Where poses are given at all, those of the first images without one would be in a world of their own: they are left out."""
+        if self._node.pose_source == "none":
+            return list(results)
+        given = {frame.camera for frame in frames if frame.T_world_cam is not None}
+        self._knows_world = self._knows_world or bool(given)
+        return [
+            result
+            if result.camera in given or (self._knows_world and result.scale.is_metric)
+            else dataclasses.replace(result, T_world_cam=None)
+            for result in results
+        ]
 
     def _usable_frame(self, arrival: Arrival) -> Frame | None:
         camera = self._cameras[arrival.camera]
@@ -150,12 +165,13 @@ class Pipeline:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._stream = Stream(self._engine, self._config)
+        self._knows_world = False
         return True
 
     def _after_failure(self, error: Exception, images: int) -> None:
         self._failures += 1
         self._health.drop("engine failure", images)
         self._health.raise_fault("engine", f"{type(error).__name__}: {error}", Level.ERROR)
-        self._stream.reset()
+        self.reset()
         if self._failures >= self._node.engine_failures:
             raise EngineBrokenError(f"{self._failures} failures in a row, the last: {type(error).__name__}: {error}") from error

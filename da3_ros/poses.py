@@ -23,7 +23,7 @@ class TransformSource(Protocol):
 
     def is_known(self, target: str, source: str, stamp_ns: int) -> bool: ...
 
-    def forget(self) -> None: ...
+    def forget_other_runs(self, stamp_ns: int) -> None: ...
 
 
 class Poses(Protocol):
@@ -35,8 +35,8 @@ class Poses(Protocol):
     def at(self, camera: str, frame_id: str, stamp_ns: int) -> Float64Array | None:
         """T_world_cam (4, 4) in metres; None where poses are not used. Raises TransformError when this one is missing."""
 
-    def forget(self) -> None:
-        """Drops what moves, after a clock that jumped back."""
+    def forget_other_runs(self, stamp_ns: int) -> None:
+        """Drops what lies ahead of a clock that went back to `stamp_ns`."""
 
 
 class NoPoses:
@@ -48,7 +48,7 @@ class NoPoses:
     def at(self, camera: str, frame_id: str, stamp_ns: int) -> Float64Array | None:
         return None
 
-    def forget(self) -> None:
+    def forget_other_runs(self, stamp_ns: int) -> None:
         """There is nothing to forget."""
 
 
@@ -65,8 +65,8 @@ class TfPoses:
     def at(self, camera: str, frame_id: str, stamp_ns: int) -> Float64Array | None:
         return self._transforms.transform(self._world_frame, frame_id, stamp_ns)
 
-    def forget(self) -> None:
-        self._transforms.forget()
+    def forget_other_runs(self, stamp_ns: int) -> None:
+        self._transforms.forget_other_runs(stamp_ns)
 
 
 class OdometryPoses:
@@ -108,10 +108,9 @@ class OdometryPoses:
             T_base_cam = self._transforms.transform(self._base_frame, frame_id, stamp_ns)
         return np.asarray(T_world_base @ T_base_cam)
 
-    def forget(self) -> None:
-        self._transforms.forget()
-        with self._lock:
-            self._T_world_base.clear()
+    def forget_other_runs(self, stamp_ns: int) -> None:
+        """Odometry forgets by itself, with its first message of the new run."""
+        self._transforms.forget_other_runs(stamp_ns)
 
 
 def rigid_from_text(text: str) -> Float64Array:

@@ -12,6 +12,8 @@ from da3_core import Float64Array, PoseBuffer, PoseConfig, StaleStamp
 
 from .from_msg import StampedTransform
 
+RESTART_NS = 1_000_000_000  # as everywhere: a smaller step back is a message that comes late
+
 
 class TransformError(LookupError):
     """The tree cannot answer; the text names the frames."""
@@ -59,10 +61,12 @@ class TransformTree:
             with suppress(StaleStamp):
                 edge.poses.add(transform.stamp_ns, transform.T_parent_child)
 
-    def forget_poses(self) -> None:
-        """Empties the moving edges, as after a clock that jumped back."""
+    def forget_other_runs(self, stamp_ns: int) -> None:
+        """Empties the moving edges whose poses lie far ahead of a clock that went back to `stamp_ns`; others are of the new run already."""
         for edge in self._edges.values():
-            edge.poses.clear()
+            newest_ns = edge.poses.newest_ns
+            if newest_ns is not None and newest_ns - stamp_ns >= RESTART_NS:
+                edge.poses.clear()
 
     def ancestors(self, frame: str) -> list[str]:
         """`frame`, its parent, ... up to the root; raises TransformError for frames of two parents and for loops."""

@@ -62,9 +62,11 @@ def ros_arguments(parameters: dict[str, Any]) -> list[str]:
 SMALL = {"preprocess.size": 70, "window.views": 3, "restart_interval_s": 0.5, "silent_after_s": 0.6}
 
 
-@pytest.fixture(scope="module")
-def start_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., NodeProcess]]:
-    """start_node(program, arguments, prepare=faults to begin with, defaults, **parameters): __ in names stands for a dot."""
+StartNode = Callable[..., NodeProcess]
+
+
+def starter(make_folder: Callable[[], Path]) -> Iterator[StartNode]:
+    """start(program, arguments, prepare=faults to begin with, defaults, **parameters): __ in names stands for a dot."""
     started: list[NodeProcess] = []
 
     def start(
@@ -75,7 +77,7 @@ def start_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
         **parameters: Any,
     ) -> NodeProcess:
         named = {**defaults, **{name.replace("__", "."): value for name, value in parameters.items()}}
-        folder = tmp_path_factory.mktemp("node")
+        folder = make_folder()
         for fault in prepare:
             (folder / fault).touch()
         command = [sys.executable, str(HERE / program), *ros_arguments(named), *arguments]
@@ -84,7 +86,18 @@ def start_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
 
     yield start
     for node in started:
-        if node.process.poll() is None:
-            node.process.kill()
-            node.process.wait()
+        node.process.kill()
+        node.process.wait()
         print(f"--- {node.log_path}\n{node.log}")  # noqa: T201
+
+
+@pytest.fixture
+def start_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartNode]:
+    """A node of the test's own."""
+    yield from starter(lambda: tmp_path_factory.mktemp("node"))
+
+
+@pytest.fixture(scope="module")
+def start_module_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartNode]:
+    """A node that a module's tests share."""
+    yield from starter(lambda: tmp_path_factory.mktemp("node"))

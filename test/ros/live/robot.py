@@ -70,7 +70,7 @@ class Robot:
         while (left := end - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=left)
 
-    def wait_for(self, condition: Callable[[], Any], timeout_s: float = 20.0, what: str = "") -> Any:
+    def wait_for(self, condition: Callable[[], Any], timeout_s: float = 30.0, what: str = "") -> Any:
         """What `condition` returns once that is true; fails after the timeout."""
         end = time.monotonic() + timeout_s
         while not (met := condition()):
@@ -79,7 +79,7 @@ class Robot:
             self._executor.spin_once(timeout_sec=0.02)
         return met
 
-    def call(self, kind: Any, service: str, request: Any = None, timeout_s: float = 20.0) -> Any:
+    def call(self, kind: Any, service: str, request: Any = None, timeout_s: float = 60.0) -> Any:
         client = self.node.create_client(kind, service)
         self.wait_for(client.service_is_ready, timeout_s, f"service {service}")
         future = client.call_async(request or kind.Request())
@@ -87,7 +87,7 @@ class Robot:
         self.node.destroy_client(client)
         return future.result()
 
-    def wait_until_heard(self, timeout_s: float = 30.0) -> None:
+    def wait_until_heard(self, timeout_s: float = 90.0) -> None:
         """Until the node listens to the images: it is active then, and discovery is over."""
         self.wait_for(lambda: all(p.get_subscription_count() for p in self._images.values()), timeout_s, "a subscription to the images")
 

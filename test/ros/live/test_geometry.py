@@ -12,12 +12,11 @@ pytest.importorskip("rclpy", reason="needs ROS 2: make ros-test")
 
 import robot as r
 import world
+from da3.msg import Prediction, StreamStatus
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from tf2_msgs.msg import TFMessage
-
-from da3.msg import Prediction, StreamStatus
 
 TOPICS = {
     "depth/image": Image,
@@ -29,9 +28,9 @@ TOPICS = {
 
 
 @pytest.fixture(scope="module")
-def drive(start_node: Callable[..., Any]) -> Iterator[r.Robot]:
+def drive(start_module_node: Callable[..., Any]) -> Iterator[r.Robot]:
     """Two seconds of driving, everything heard."""
-    node = start_node()
+    node = start_module_node()
     robot = r.Robot(node.domain_id)
     for topic, kind in TOPICS.items():
         robot.listen(kind, f"/da3/camera/{topic}")

@@ -24,8 +24,8 @@ from da3_ros.settings import CameraConfig, Parameters
 
 
 @pytest.fixture(scope="module")
-def node(start_node: Callable[..., Any]) -> Any:
-    return start_node(filter__edge_ratio=0.0)
+def node(start_module_node: Callable[..., Any]) -> Any:
+    return start_module_node(filter__edge_ratio=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def _plain(value: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("parameters", "reason"),
-    [({"preprocess__size": 7}, "preprocess.size"), ({"pose_source": "stars"}, "tf, odometry, none"), ({"cameras": "['a b']"}, "letters")],
+    [({"preprocess__size": 7}, "preprocess.size"), ({"pose_source": "stars"}, "tf, odometry, none")],
 )
 def test_a_bad_start_ends_with_the_reason(start_node: Callable[..., Any], parameters: dict[str, Any], reason: str) -> None:
     node = start_node(**parameters)

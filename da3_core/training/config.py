@@ -185,6 +185,8 @@ def _value(config: Any, name: str, hint: Any, value: Any, path: str) -> Any:
         return config_from_mapping(hint, _expect(value, Mapping, path), path + ".")
     if typing.get_origin(hint) is tuple:
         return tuple(_item(typing.get_args(hint)[0], item, f"{path}[{i}]") for i, item in enumerate(_expect(value, Sequence, path)))
+    if isinstance(getattr(config, name), str) and value is None:
+        value = ""  # as YAML reads nothing
     if isinstance(getattr(config, name), float) and isinstance(value, str):
         value = _number(value, path)
     return getattr(replace_setting(config, name, value), name)

@@ -145,6 +145,34 @@ def test_every_kind_of_network_gets_its_lines(config, lines):
     assert all((row.scenes, row.failed) == (2, 0) for row in report.rows if row.focal in (None, (0.5, 1.5)))
 
 
+def as_the_network_sees(images: torch.Tensor) -> torch.Tensor:
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    return ((images * 255).round() / 255 - mean[:, None, None]) / std[:, None, None]
+
+
+@pytest.mark.parametrize("cameras", ["cameras", "cameras_from_rays"])
+@torch.no_grad()
+def test_the_network_is_conditioned_on_the_true_cameras_and_asked_for_the_right_ones(cameras):
+    truth, network = make_samples(seeds("validation", 0, 2), 2, (28, 42)), tiny(ANY_VIEW)
+    report = evaluate_scenes(network, scenes=2, views=(2,), sizes=((28, 42),), cameras_from_rays=cameras == "cameras_from_rays")
+    T_cam_world = truth.T_world_cam.inverse()
+    T_cam_first = T_cam_world @ T_cam_world[:, :1].inverse()
+    T_cam_first[..., :3, 3] *= 10  # the lower median of two distances is the first camera's own zero, held up to 0.1
+    images, want = as_the_network_sees(truth.images), {"depth", cameras}
+    posed, unposed = network(images, T_cam_first, truth.K, want=want), network(images, want=want)
+    for row, prediction in zip(report.rows, (posed, posed, unposed), strict=True):
+        expected = torch.tensor([s.abs_rel for s in score_scenes(prediction, truth, row.alignment)]).mean().item()
+        assert row.abs_rel == pytest.approx(expected, rel=1e-6 if row.alignment == "median" else 1e-3)
+
+
+@torch.no_grad()
+def test_metric_depth_is_scaled_by_the_focal_length_of_the_images():
+    truth, network = make_samples(seeds("validation", 0, 1), 1, (28, 42)), tiny(METRIC)
+    depth = network(as_the_network_sees(truth.images)).depth * truth.K[0, 0, 0, 0] / 300
+    expected = ((depth - truth.depth_m).abs() / truth.depth_m)[truth.valid].mean().item()
+    assert evaluate_scenes(network, scenes=1, sizes=((28, 42),)).rows[0].abs_rel == pytest.approx(expected, rel=1e-5)
+
+
 def test_nested_answers_as_both(samples):
     report = evaluate_scenes(tiny(NestedConfig(ANY_VIEW, METRIC)), scenes=1, views=(2,), sizes=((28, 42),))
     assert [row.mode for row in report.rows] == ["posed", "posed", "unposed"] + ["metric"] * 5

@@ -21,8 +21,7 @@ from da3_core.types import ScaleEstimate, ScaleSource
 
 WINDOW_LOG_SIGMA = 0.05  # of the scale that a window of the usual quality measures
 HELD_LOG_SIGMA = 0.05  # what a scale may change by from one window to the next, unseen
-SURPRISE_SIGMAS = 3.0  # a window's own scale that misses the last one by more shows that the unit has changed
-LEARNING = 0.3  # weight of one window's surprise in what is known of the unit's steadiness
+SURPRISE_SIGMAS = 4.0  # a window's own scale that misses the last one by more shows that the unit has changed
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,9 @@ def baselines_measured(given_m: Tensor, predicted: Tensor, config: ScaleConfig) 
 class RunningScale:
     """A Kalman filter of one state, the logarithm of metres per network unit of the current window.
 
-    `memory` is the weight of the past against a window of the usual quality while the unit is steady: with a random walk of variance q
-    the steady gain is 1 - memory. How much the unit really walks is learned from how far the windows' own scales miss the last value
-    beyond what both are uncertain of. One that misses it by far is believed at once: what a window measured is wrong by what its variance
-    says, a unit that no longer holds by anything.
+    Without a chain, `memory` is the weight of the past against a window of the usual quality while the unit is steady: with a random walk
+    of variance q the steady gain is 1 - memory. A window whose own scale misses the last one by far is believed at once: what it measured
+    is wrong by what its variance says, a unit that no longer holds by anything.
     """
 
     def __init__(self, config: ScaleConfig) -> None:
@@ -55,11 +53,10 @@ class RunningScale:
     def configure(self, config: ScaleConfig) -> None:
         """New settings, from the next step on."""
         gain = 1 - config.memory
-        self._least_walk = gain**2 * WINDOW_LOG_SIGMA**2 / config.memory if config.memory else math.inf
+        self._walk = gain**2 * WINDOW_LOG_SIGMA**2 / config.memory if config.memory else math.inf
 
     def reset(self) -> None:
         self._log = LogScale(0.0, math.inf)
-        self._walk = 0.0  # learned
         self._source: ScaleSource = "none"
 
     @property
@@ -84,17 +81,13 @@ class RunningScale:
         self._source = source if self.is_known else unknown
 
     def _walked(self, measured: Mapping[ScaleSource, LogScale]) -> LogScale:
-        """The last value, as uncertain as its age makes it."""
-        for measurement in measured.values():
-            if self.is_known:
-                self._learn((measurement.value - self._log.value) ** 2, self._log.variance + measurement.variance)
-        least = self._least_walk if measured else HELD_LOG_SIGMA**2
-        return LogScale(self._log.value, self._log.variance + max(self._walk, least))
-
-    def _learn(self, squared_miss: float, expected: float) -> None:
-        excess = squared_miss - expected
-        surprised = squared_miss > SURPRISE_SIGMAS**2 * expected
-        self._walk = excess if surprised else max(0.0, self._walk + LEARNING * (excess - self._walk))
+        """The last value, as uncertain as a window more makes it."""
+        walk = self._walk if measured else HELD_LOG_SIGMA**2
+        for measurement in measured.values() if self.is_known else ():
+            expected = self._log.variance + measurement.variance
+            squared_miss = (measurement.value - self._log.value) ** 2
+            walk = max(walk, squared_miss - expected) if squared_miss > SURPRISE_SIGMAS**2 * expected else walk
+        return LogScale(self._log.value, self._log.variance + walk)
 
 
 def _corrected(prior: LogScale, measurement: LogScale) -> LogScale:

@@ -57,6 +57,8 @@ class Synchronizer(Generic[StampedT]):
         last_ns = self._last_ns.get(frame.camera)
         if is_restart(last_ns, frame.stamp_ns, frame.camera):
             self.reset()
+        if not self._last_ns:
+            self._before_ns = frame.stamp_ns - self._tolerance_ns - 1  # when cameras that were not heard of yet count as heard
         self._kept[frame.camera].append(frame)
         self._last_ns[frame.camera] = frame.stamp_ns
         sets = []
@@ -76,11 +78,9 @@ class Synchronizer(Generic[StampedT]):
         return [[anchor, *(frame for frame in near if frame is not None)]]
 
     def _may_improve(self, anchor: StampedT) -> bool:
-        newest = max(self._last_ns.values())
-        return any(
-            self._last_ns.get(camera, newest - SILENT_NS) < anchor.stamp_ns and newest - self._last_ns.get(camera, newest) < SILENT_NS
-            for camera in self._cameras[1:]
-        )
+        newest_ns = max(self._last_ns.values())
+        heard_ns = [self._last_ns.get(camera, self._before_ns) for camera in self._cameras[1:]]
+        return any(last_ns < anchor.stamp_ns and newest_ns - last_ns < SILENT_NS for last_ns in heard_ns)
 
     def _take_nearest(self, camera: str, stamp_ns: int) -> StampedT | None:
         """The frame that joins, and with it goes all that is older: a frame joins one set only."""

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from da3_core.config import ScaleConfig
+from da3_core.streaming.scale import LogScale, RunningScale, baselines_measured
+
+CONFIG = ScaleConfig()
+
+
+def measured(value: float, sigma: float = 0.05) -> dict[str, LogScale]:
+    return {"baselines": LogScale(math.log(value), sigma**2)}
+
+
+@pytest.mark.parametrize(
+    ("centres", "tolerance"),
+    [
+        ([[0, 0, 0], [0.4, 0, 0]], 0.08),
+        ([[0.2 * k, 0, 0] for k in range(4)], 0.03),
+        ([[np.cos(a), 0, np.sin(a)] for a in np.linspace(0, 1, 4)], 0.02),
+        ([[0, 0, 0], [0.07, 0, 0]], 0.4),
+    ],
+    ids=["two views", "straight line", "arc", "seven centimetres"],
+)
+def test_baselines_give_the_true_multiplier_with_an_honest_variance(centres: list[list[float]], tolerance: float) -> None:
+    """The table of the specification: true multiplier 2, given centres with 1 cm of noise."""
+    rng = np.random.default_rng(0)
+    errors, sigmas = [], []
+    for _ in range(200):
+        given = torch.tensor(np.array(centres) + rng.normal(0, 0.01, (len(centres), 3)))
+        scale = baselines_measured(given, torch.tensor(centres) / 2, CONFIG).get("baselines")
+        if scale is not None:
+            errors.append(scale.value - math.log(2))
+            sigmas.append(math.sqrt(scale.variance))
+    assert len(errors) > 150
+    assert abs(np.median(errors)) < tolerance / 4
+    assert np.std(errors) < tolerance
+    assert np.std(errors) < 1.5 * np.median(sigmas)
+
+
+@pytest.mark.parametrize("centres", [[[0, 0, 0]], [[0, 0, 0]] * 4], ids=["one view", "rotation only or standing still"])
+def test_no_motion_gives_no_scale_even_with_jitter(centres: list[list[float]]) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        given, predicted = (torch.tensor(np.array(centres) + rng.normal(0, 0.002, (len(centres), 3))) for _ in range(2))
+        assert baselines_measured(given, predicted, CONFIG) == {}
+
+
+def test_before_the_first_measurement_there_are_no_metres() -> None:
+    scale = RunningScale(CONFIG)
+    scale.step({}, None, unknown="none")
+    assert (scale.estimate.value, scale.estimate.source, scale.estimate.is_metric) == (1.0, "none", False)
+    scale.step({}, LogScale(0.3, math.inf), unknown="network")
+    assert (scale.estimate.source, scale.estimate.is_metric) == ("network", False)
+    scale.step(measured(2.0), None, unknown="none")
+    assert scale.estimate.value == pytest.approx(2.0)
+    assert scale.estimate.is_metric
+
+
+def test_a_steady_unit_is_averaged_with_the_weight_that_memory_says() -> None:
+    """Each measurement weighs 1 - memory of the step before: the variance of the mean is that of an exponential filter."""
+    rng = np.random.default_rng(0)
+    for memory in (0.0, 0.5, 0.9):
+        scale, errors = RunningScale(ScaleConfig(memory=memory)), []
+        for k in range(4000):
+            scale.step(measured(2 * math.exp(rng.normal(0, 0.05))), None, unknown="none")
+            errors += [math.log(scale.estimate.value / 2)] if k > 100 else []
+        gain = 1 - memory
+        assert np.std(errors) == pytest.approx(0.05 * math.sqrt(gain / (2 - gain)), rel=0.25)
+
+
+def test_a_unit_that_jumps_is_followed_at_once_and_one_that_wanders_without_lag() -> None:
+    scale = RunningScale(ScaleConfig(memory=0.9))
+    for _ in range(50):
+        scale.step(measured(2.0, 0.03), None, unknown="none")
+    scale.step(measured(0.5, 0.03), None, unknown="none")
+    assert scale.estimate.value == pytest.approx(0.5, rel=0.02)
+    rng, errors = np.random.default_rng(1), []
+    for _ in range(300):
+        true = math.exp(rng.uniform(-1, 1))  # every window has its own
+        scale.step(measured(true * math.exp(rng.normal(0, 0.03)), 0.03), None, unknown="none")
+        errors.append(math.log(scale.estimate.value / true))
+    assert np.std(errors) < 0.06
+
+
+def test_it_holds_when_it_cannot_see_and_grows_less_certain() -> None:
+    scale = RunningScale(CONFIG)
+    scale.step(measured(2.0), None, unknown="none")
+    before = scale.estimate
+    for _ in range(10):
+        scale.step({}, None, unknown="none")
+    assert scale.estimate.value == before.value
+    assert scale.estimate.source == "held"
+    assert scale.estimate.log_variance == pytest.approx(before.log_variance + 10 * 0.05**2)
+
+
+def test_the_chain_carries_the_unit_over() -> None:
+    scale = RunningScale(CONFIG)
+    scale.step(measured(2.0), None, unknown="none")
+    scale.step({}, LogScale(math.log(6.0), 0.004), unknown="none")
+    assert scale.estimate.value == pytest.approx(6.0)
+    assert scale.estimate.source == "chained"
+    # and is averaged with a measurement by inverse variance
+    scale.step(measured(4.0, math.sqrt(0.004)), LogScale(math.log(6.0), 0.004), unknown="none")
+    assert scale.estimate.value == pytest.approx(math.sqrt(24.0))
+    assert scale.estimate.log_variance == pytest.approx(0.002)
+    assert scale.estimate.source == "baselines"

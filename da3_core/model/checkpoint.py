@@ -22,10 +22,12 @@ from da3_core.model.da3 import AnyView, Mono
 from da3_core.model.nested import Nested
 from da3_core.model.presets import (
     HUB_REPOSITORIES,
+    JOINED,
     PRESETS,
     AnyViewConfig,
     ModelConfig,
     MonoConfig,
+    NestedConfig,
     architecture_from_config,
     config_from_architecture,
 )
@@ -56,6 +58,9 @@ def load_model(
     """
     if weights is None:
         return build_model(_config_without_weights(source)).to(device, dtype).eval()
+    if str(source) in JOINED:
+        any_view, metric = (load_model(part, weights, device, dtype, revision, cache_dir) for part in JOINED[str(source)])
+        return join_models(any_view, metric).eval()
     folder = _find(source, revision, cache_dir)
     with torch.device("meta"):
         model = build_model(read_config(folder))
@@ -68,6 +73,16 @@ def build_model(config: ModelConfig) -> Model:
     if isinstance(config, AnyViewConfig):
         return AnyView(config)
     return Mono(config) if isinstance(config, MonoConfig) else Nested(config)
+
+
+def join_models(any_view: Model, metric: Model) -> Nested:
+    """The nested network of two trained ones, which it shares its weights with. Raises ValueError when they are of other kinds."""
+    if not isinstance(any_view, AnyView) or not isinstance(metric, Mono) or not metric.config.metric:
+        raise ValueError("a nested network is made of an any-view and a metric one, in this order")
+    with torch.device("meta"):
+        nested = Nested(NestedConfig(any_view.config, metric.config))
+    nested.any_view, nested.metric = any_view, metric
+    return nested
 
 
 def save_model(model: Model, folder: str | Path, dtype: torch.dtype | None = None) -> None:

@@ -86,17 +86,24 @@ _GIANT = AnyViewConfig(
 )
 _MONO_LARGE = BackboneConfig(1024, 24, 16, (4, 11, 17, 23))
 
+_NANO = AnyViewConfig(_alternating(192, 12, 3, (5, 7, 9, 11), 4), _NANO_HEAD, camera_encoder_heads=8)
+_METRIC_NANO = MonoConfig(BackboneConfig(192, 12, 3, (2, 5, 8, 11)), _NANO_HEAD, metric=True)
+
 PRESETS: Mapping[str, ModelConfig] = {
-    "da3-nano": AnyViewConfig(_alternating(192, 12, 3, (5, 7, 9, 11), 4), _NANO_HEAD, camera_encoder_heads=8),
+    "da3-nano": _NANO,
     "da3-small": AnyViewConfig(_alternating(384, 12, 6, (5, 7, 9, 11), 4), DPTConfig(64, (48, 96, 192, 384))),
     "da3-base": AnyViewConfig(_alternating(768, 12, 12, (5, 7, 9, 11), 4), DPTConfig(128, (96, 192, 384, 768))),
     "da3-large": AnyViewConfig(_alternating(1024, 24, 16, (11, 15, 19, 23), 8), _LARGE_HEAD),
     "da3-giant": _GIANT,
-    "da3metric-nano": MonoConfig(BackboneConfig(192, 12, 3, (2, 5, 8, 11)), _NANO_HEAD, metric=True),
+    "da3metric-nano": _METRIC_NANO,
+    "da3nested-nano": NestedConfig(_NANO, _METRIC_NANO),
     "da3mono-large": MonoConfig(_MONO_LARGE, _LARGE_HEAD),
     "da3metric-large": MonoConfig(_MONO_LARGE, _LARGE_HEAD, metric=True),
     "da3nested-giant-large": NestedConfig(_GIANT, MonoConfig(_MONO_LARGE, _LARGE_HEAD, metric=True)),
 }
+
+# Presets without weights of their own: an any-view and a metric one, put together.
+JOINED: Mapping[str, tuple[str, str]] = {"da3nested-nano": ("da3-nano", "da3metric-nano")}
 
 HUB_REPOSITORIES: Mapping[str, str] = {
     "da3-small": "depth-anything/DA3-SMALL",

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from da3_core.model import PRESETS, CheckpointError, build_model, checkpoint, init_backbone_from_dinov2, load_model, save_model
+from da3_core.model import PRESETS, CheckpointError, Nested, build_model, checkpoint, init_backbone_from_dinov2, load_model, save_model
 from da3_core.model.checkpoint import checkpoint_name
 from da3_core.model.presets import NestedConfig
 
@@ -268,3 +268,15 @@ def test_the_hub_gives_revisions_a_progress_bar_and_a_cache(hub, tmp_path):
     assert v3.startswith("cannot get someone/some-model")
     assert another.startswith("cannot get someone/another")
     assert "hf download someone/some-model --local-dir FOLDER" in offline
+
+
+def test_a_nested_network_is_joined_from_two(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("da3_core.model.checkpoint.BUILT_IN_WEIGHTS", tmp_path)
+    for part in ("da3-nano", "da3metric-nano"):
+        save_model(load_model(part, weights=None), tmp_path / part)
+    nested = load_model("da3nested-nano")
+    assert isinstance(nested, Nested)
+    images = torch.randn(1, 2, 3, 28, 42)
+    expected = load_model("da3-nano")(images, want={"depth"}).depth
+    prediction = nested(images)
+    torch.testing.assert_close(prediction.depth, expected * prediction.scale_factor)

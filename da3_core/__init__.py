@@ -1,5 +1,7 @@
 """Depth Anything 3: the network, its engines, and the stream that places its predictions in the world. Knows nothing of ROS."""
 
+from typing import TYPE_CHECKING
+
 from .config import (
     FilterConfig,
     ModeConfig,
@@ -14,10 +16,17 @@ from .config import (
     setting,
     settings,
 )
+from .datasets import TumRgbdWriter
 from .engines import ENGINES, make_engine
+from .engines.choice import choose as choose_engine
+from .evaluation.depth import depth_metrics
+from .evaluation.run import evaluate_scenes
+from .evaluation.trajectory import TrajectoryErrors, trajectory_errors
 from .geometry.pinhole import K_from_ros, ros_from_K, unproject
 from .geometry.rigid import interpolate_rigid, invert_rigid, quaternion_from_rotation, rotation_angle, rotation_from_quaternion
 from .model import PRESETS, CheckpointError, Model, build_model, load_model, save_model
+from .model.checkpoint import BUILT_IN_WEIGHTS
+from .model.presets import HUB_REPOSITORIES
 from .streaming import PoseBuffer, StaleStamp, Stream, Synchronizer, is_restart
 from .types import (
     BoolArray,
@@ -38,8 +47,13 @@ from .types import (
     View,
 )
 
+if TYPE_CHECKING:
+    from .training.loop import train
+
 __all__ = [
+    "BUILT_IN_WEIGHTS",
     "ENGINES",
+    "HUB_REPOSITORIES",
     "PRESETS",
     "BoolArray",
     "Calibration",
@@ -70,10 +84,15 @@ __all__ = [
     "Stream",
     "StreamConfig",
     "Synchronizer",
+    "TrajectoryErrors",
+    "TumRgbdWriter",
     "Uint8Array",
     "View",
     "WindowConfig",
     "build_model",
+    "choose_engine",
+    "depth_metrics",
+    "evaluate_scenes",
     "interpolate_rigid",
     "invert_rigid",
     "is_restart",
@@ -87,5 +106,16 @@ __all__ = [
     "save_model",
     "setting",
     "settings",
+    "train",
+    "trajectory_errors",
     "unproject",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """`train` brings PyTorch's distributed parts along: seconds that nothing else needs."""
+    if name != "train":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .training.loop import train
+
+    return train

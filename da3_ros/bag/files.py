@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from da3_core import FrameResult, quaternion_from_rotation
+from da3_core import FrameResult, TumRgbdWriter, quaternion_from_rotation
 
 SUMMARY = "summary.json"
 
@@ -33,6 +33,22 @@ class TrajectoryFile:
         self._file.close()
 
 
+class DatasetFolder:
+    """The anchor camera's images, depth and poses in the TUM RGB-D layout. Frames without any metric depth are left out."""
+
+    def __init__(self, folder: Path) -> None:
+        self._writer = TumRgbdWriter(folder)
+
+    def write(self, results: Sequence[FrameResult]) -> None:
+        """The first result of one synchronised set."""
+        result = results[0]
+        if result.scale.is_metric:
+            self._writer.write(result.stamp_ns, result.image, result.depth_m, result.K, result.T_world_cam)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
 @contextmanager
 def new_bag(output: Path) -> Iterator[Path]:
     """A temporary directory to write a bag and its summary.json in, which take their places when the block ends without an error.
@@ -50,6 +66,17 @@ def new_bag(output: Path) -> Iterator[Path]:
             (bag / SUMMARY).replace(summary_path(output))
         else:
             bag.replace(output)
+
+
+@contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """A temporary directory that becomes `output` when the block ends without an error."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as folder:
+        yield Path(folder) / "new"
+        if output.exists():
+            output.replace(Path(folder) / "replaced")
+        (Path(folder) / "new").replace(output)
 
 
 @contextmanager

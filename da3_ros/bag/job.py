@@ -20,7 +20,7 @@ from da3_core import Engine, FrameResult, Stream, StreamConfig
 from ..from_msg import StampedTransform
 from ..to_msg import OutputConfig, StreamCounts
 from ..view import RerunRecording
-from .files import SUMMARY, TrajectoryFile, new_bag, new_file
+from .files import SUMMARY, DatasetFolder, TrajectoryFile, new_bag, new_file, new_folder
 from .overlap import consumed, made_ahead
 from .plan import SourceOptions, make_plan, output_transforms
 from .recording import BagError, DamagedError, Recording
@@ -51,6 +51,14 @@ class BagJob:
     rerun: Path | None = None
     dataset: Path | None = None
 
+    def refuse_places(self) -> None:
+        """Raises BagError when an output is there already, or would fall on the input."""
+        for path in (self.output, self.trajectory, self.rerun, self.dataset):
+            if path is not None and path.exists() and not self.force:
+                raise BagError(f"{path} exists; --force replaces it")
+        if self.input.resolve() in (self.output.resolve(), *self.output.resolve().parents):
+            raise BagError(f"{self.output} would replace or grow into the input; take another place")
+
 
 @dataclass(frozen=True)
 class Placed:
@@ -74,7 +82,7 @@ def run_bag(job: BagJob, engine: Engine, config: StreamConfig, output: OutputCon
 
     Raises BagError, and leaves nothing, when the job cannot begin or no image could be processed. SIGINT and SIGTERM end it early.
     """
-    _refuse_places(job)
+    job.refuse_places()
     summary = Summary(str(job.input), str(job.output))
     with Recording(job.input) as recording, ExitStack() as places:
         found = survey(recording, config.poses)
@@ -175,20 +183,14 @@ def _conclude(summary: Summary, source: FrameSource, recording: Recording, out: 
         raise BagError(f"no image could be processed: {summary.reason()}", summary.exit_code or 1)
 
 
-def _refuse_places(job: BagJob) -> None:
-    for path in (job.output, job.trajectory, job.rerun, job.dataset):
-        if path is not None and path.exists() and not job.force:
-            raise BagError(f"{path} exists; --force replaces it")
-    if job.input.resolve() in (job.output.resolve(), *job.output.resolve().parents):
-        raise BagError(f"{job.output} would replace or grow into the input; take another place")
-
-
 def _make_sinks(job: BagJob, places: ExitStack) -> list[ResultSink]:
     sinks: list[ResultSink] = []
     if job.trajectory is not None:
         sinks.append(TrajectoryFile(places.enter_context(new_file(job.trajectory))))
     if job.rerun is not None:
         sinks.append(RerunRecording(places.enter_context(new_file(job.rerun))))
+    if job.dataset is not None:
+        sinks.append(DatasetFolder(places.enter_context(new_folder(job.dataset))))
     return sinks
 
 

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 
 
-class BagError(Exception):
+class BagError(ValueError):
     """A recording cannot be read or written, or what to do with it is not clear; the text is one line and names the remedy."""
 
     def __init__(self, text: str, exit_code: int = 1) -> None:

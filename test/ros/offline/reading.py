@@ -12,12 +12,13 @@ Array = np.ndarray[Any, Any]
 
 def read_mcap(bag: Path) -> dict[str, list[tuple[int, Any]]]:
     """topic -> (log time, decoded message)."""
-    from mcap_ros2.reader import read_ros2_messages
+    from mcap.reader import make_reader
+    from mcap_ros2.decoder import DecoderFactory
 
-    path = bag if bag.is_file() else next(bag.glob("*.mcap"))
     found: dict[str, list[tuple[int, Any]]] = {}
-    for message in read_ros2_messages(str(path)):
-        found.setdefault(message.channel.topic, []).append((message.log_time_ns, message.ros_msg))
+    with (bag if bag.is_file() else next(bag.glob("*.mcap"))).open("rb") as file:
+        for _, channel, message, msg in make_reader(file, decoder_factories=[DecoderFactory()]).iter_decoded_messages():
+            found.setdefault(channel.topic, []).append((message.log_time, msg))
     return found
 
 

@@ -1,0 +1,205 @@
+"""The command `da3`. What a command needs is imported when it is called, so that help comes at once."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .from_msg import StampedTransform
+
+COMMANDS = {
+    "demo": "a rendered robot drive, processed and compared with the truth",
+    "bag": "depth, clouds and poses for a recorded bag",
+    "images": "depth and a cloud for pictures or a video",
+    "train": "run a training of the paper",
+    "eval": "measure a model on rendered worlds",
+    "info": "models, devices, engines and versions",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command and exits with its code: 0 done, 1 failed, 2 wrong usage, 3 a damaged input done in part, 128 + signal stopped."""
+    parser = argparse.ArgumentParser(
+        prog="da3",
+        description="Depth Anything 3 for robots.",
+        epilog="\n".join(f"  {name:8}{text}" for name, text in COMMANDS.items()) + "\n\nda3 COMMAND --help says more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="tell everything, and show tracebacks")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parsed = parser.parse_args(arguments)
+    _log_to_terminal(parsed.debug)
+    command = {"demo": _demo, "bag": _bag, "images": _images, "train": _train, "eval": _eval, "info": _info}[parsed.command]
+    try:
+        sys.exit(command(argparse.ArgumentParser(prog=f"da3 {parsed.command}", description=COMMANDS[parsed.command]), parsed.rest))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if parsed.debug or not isinstance(error, (ValueError, OSError, ImportError)):
+            raise
+        print(f"da3 {parsed.command}: {error}", file=sys.stderr)
+        sys.exit(getattr(error, "exit_code", 1))
+
+
+def _bag(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
+    from .bag.job import BagJob, run_bag
+    from .bag.plan import SourceOptions
+    from .flags import OfflineConfig, add_settings, load_engine, read_settings
+
+    parser.add_argument("input", type=Path, help="ROS 2 bag (directory, .mcap or .db3) or ROS 1 bag")
+    parser.add_argument("output", type=Path, help="new bag: a directory, or one file when it ends in .mcap")
+    parser.add_argument("--camera", action="append", default=[], metavar="[NAME=]TOPIC[,INFO_TOPIC]", help="a camera to process; repeat it")
+    parser.add_argument("--odometry", default="", metavar="TOPIC|tf|none", help="where poses come from")
+    parser.add_argument("--world-frame", default="", metavar="FRAME", help="frame of poses")
+    parser.add_argument(
+        "--static-transform",
+        action="append",
+        default=[],
+        nargs=9,
+        metavar=("PARENT", "CHILD", "X", "Y", "Z", "QX", "QY", "QZ", "QW"),
+        help="a link that TF lacks; repeat it",
+    )
+    parser.add_argument("--copy", action="store_true", help="carry the input's messages over")
+    parser.add_argument("--force", action="store_true", help="replace an existing output")
+    parser.add_argument("--trajectory", type=Path, metavar="FILE", help="also write the poses in TUM format")
+    parser.add_argument("--rerun", type=Path, metavar="FILE.rrd", help="also write a rerun recording")
+    parser.add_argument("--export-dataset", type=Path, metavar="DIR", help="also write images, depth and poses in the TUM RGB-D layout")
+    _add_untrained(parser)
+    add_settings(parser, OfflineConfig())
+    given = parser.parse_args(rest)
+    config = read_settings(given, OfflineConfig())
+    job = BagJob(
+        input=given.input,
+        output=given.output,
+        source=SourceOptions(tuple(given.camera), given.odometry, given.world_frame),
+        static_transforms=tuple(_static_transform(words) for words in given.static_transform),
+        copy=given.copy,
+        force=given.force,
+        trajectory=given.trajectory,
+        rerun=given.rerun,
+        dataset=given.export_dataset,
+    )
+    job.refuse_places()  # before the network is loaded
+    summary = run_bag(job, load_engine(config, given.untrained), config.stream, config.output)
+    print(summary.line())
+    return summary.exit_code
+
+
+def _images(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
+    from .flags import OfflineConfig, add_settings, load_engine, read_settings
+    from .images import ImageJob, run_images
+
+    defaults = OfflineConfig().with_setting("scale.unknown", "relative")
+    parser.add_argument("inputs", nargs="+", type=Path, help="directories of pictures, pictures, videos")
+    parser.add_argument("output", type=Path, help="new directory")
+    parser.add_argument("--every", type=_positive, default=1, metavar="N", help="take every N-th picture")
+    parser.add_argument("--fov", type=float, default=0.0, metavar="DEG", help="horizontal field of view, if known and undistorted")
+    parser.add_argument("--max-points", type=_positive, default=1_000_000, metavar="N", help="most points of the cloud")
+    parser.add_argument("--force", action="store_true", help="write into an existing directory")
+    _add_untrained(parser)
+    add_settings(parser, defaults)
+    given = parser.parse_args(rest)
+    config = read_settings(given, defaults)
+    job = ImageJob(tuple(given.inputs), given.output, given.every, given.fov, given.max_points, given.force)
+    done = run_images(job, load_engine(config, given.untrained), config.stream)
+    print(f"{done} pictures: depth in {given.output}/*.npz and *_depth.png, the cloud in {given.output}/cloud.glb and cloud.ply")
+    return 0
+
+
+def _demo(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
+    from .demo import run_demo
+    from .flags import OfflineConfig, add_settings, read_settings
+
+    defaults = OfflineConfig().with_setting("preprocess.size", 224)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("da3_demo"), help="new directory (default: da3_demo)")
+    parser.add_argument("--seconds", type=_positive, default=12, metavar="S", help="length of the drive")
+    parser.add_argument("--force", action="store_true", help="replace an existing directory")
+    add_settings(parser, defaults)
+    given = parser.parse_args(rest)
+    return run_demo(given.folder, given.seconds, read_settings(given, defaults), given.force)
+
+
+def _train(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
+    parser.add_argument("config", type=Path, help="YAML file of settings, see config/train")
+    parser.add_argument("overrides", nargs="*", metavar="name=value", help="settings on top, like optimizer.lr=1e-4")
+    given = parser.parse_args(rest)
+    from da3_core import train
+
+    print(f"trained model in {train(given.config, given.overrides)}")
+    return 0
+
+
+def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
+    parser.add_argument("what", choices=("scenes",), help="scenes: rendered worlds that no training has seen")
+    parser.add_argument("--model", default="da3-nano", help="preset, Hub name or folder of a checkpoint (default: da3-nano)")
+    parser.add_argument("--scenes", type=_positive, default=128, metavar="N", help="number of worlds (default: 128)")
+    parser.add_argument("--views", type=_positive, nargs="+", default=(1, 2, 4, 8), metavar="N", help="window sizes (default: 1 2 4 8)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument("--batch", type=_positive, default=8, metavar="N", help="worlds at once (default: 8)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report")
+    given = parser.parse_args(rest)
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from da3_core import evaluate_scenes, load_model
+
+    report = evaluate_scenes(load_model(given.model), given.model, given.scenes, given.views, batch=given.batch, device=given.device)
+    Console().print(Markdown(report.to_markdown()))
+    if given.json is not None:
+        given.json.write_text(report.to_json())
+    return 0
+
+
+def _info(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
+    parser.parse_args(rest)
+    from .info import print_info
+
+    print_info()
+    return 0
+
+
+def _static_transform(words: Sequence[str]) -> StampedTransform:
+    import numpy as np
+    import torch
+
+    from da3_core import rotation_from_quaternion
+
+    from .from_msg import StampedTransform
+
+    parent, child, *numbers = words
+    try:
+        x, y, z, *q_xyzw = map(float, numbers)
+        norm = math.hypot(*q_xyzw)
+    except ValueError as error:
+        raise ValueError(f"--static-transform {parent} {child}: {error}") from error
+    if not 0.9 < norm < 1.1:
+        raise ValueError(f"--static-transform {parent} {child}: the quaternion's length is {norm:.3f}, not 1")
+    T = np.eye(4)
+    T[:3, :3] = rotation_from_quaternion(torch.tensor(q_xyzw, dtype=torch.float64)).numpy()
+    T[:3, 3] = x, y, z
+    return StampedTransform(0, parent, child, T)
+
+
+def _add_untrained(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--untrained", action="store_true", help="random weights, to try the plumbing without any")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
+
+
+def _log_to_terminal(debug: bool) -> None:
+    level = logging.DEBUG if debug else logging.INFO
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for name in ("da3_core", "da3_ros"):
+        logging.getLogger(name).setLevel(level)

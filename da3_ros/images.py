@@ -1,0 +1,183 @@
+"""Plain pictures or a video through the stream: an array file and a depth picture per image, and one coloured cloud."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from da3_core import Calibration, Engine, Float32Array, Frame, FrameResult, Stream, StreamConfig, Uint8Array
+
+from .view import world_points
+
+log = logging.getLogger(__name__)
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+BETWEEN_PICTURES_NS = 1_000_000_000  # pictures have no stamps: each is a keyframe by time
+CAMERA = "camera"
+
+
+@dataclass(frozen=True)
+class ImageJob:
+    """What `da3 images` is asked for."""
+
+    inputs: tuple[Path, ...]
+    output: Path
+    every: int = 1
+    fov_deg: float = 0.0  # horizontal, of undistorted pictures; 0: the network's own intrinsics
+    most_points: int = 1_000_000
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    name: str
+    stamp_ns: int
+    image: Uint8Array  # (H, W, 3) RGB
+
+
+def run_images(job: ImageJob, engine: Engine, config: StreamConfig) -> int:
+    """Writes <name>.npz and <name>_depth.png per picture, cloud.glb and cloud.ply; returns how many pictures were processed.
+
+    An .npz holds depth (H, W), confidence (H, W) if there is one, K (3, 3) with the first pixel's centre at (0, 0), T_world_cam (4, 4)
+    if there is one, and is_metric. Raises ValueError when there is nothing to read or the output exists.
+    """
+    sources = list(_sources(job.inputs))
+    if job.output.exists() and not job.force:
+        raise ValueError(f"{job.output} exists; --force writes into it")
+    job.output.mkdir(parents=True, exist_ok=True)
+    stream, clouds, done = Stream(engine, config), [], 0
+    total = sum(_count(source) for source in sources)
+    share = max(1, job.most_points * job.every // max(1, total))
+    for picture in tqdm(_pictures(sources, job.every), total=math.ceil(total / job.every), unit="image", disable=None):
+        frame = Frame(CAMERA, CAMERA, picture.stamp_ns, picture.image, _calibration(picture.image, job.fov_deg))
+        (result,) = stream.register([frame])
+        for event in result.events:
+            log.warning("%s: %s", picture.name, event)
+        write_result(job.output / picture.name, result)
+        clouds.append(_thinned(*world_points(result), share))
+        done += 1
+    _write_cloud(job.output, clouds)
+    return done
+
+
+def write_result(stem: Path, result: FrameResult) -> None:
+    """`stem`.npz and `stem`_depth.png."""
+    arrays: dict[str, npt.NDArray[Any]] = {"depth": result.depth_m, "K": result.K, "is_metric": np.array(result.scale.is_metric)}
+    arrays |= {} if result.confidence is None else {"confidence": result.confidence}
+    arrays |= {} if result.T_world_cam is None else {"T_world_cam": result.T_world_cam}
+    np.savez_compressed(stem.with_name(f"{stem.name}.npz"), allow_pickle=False, **arrays)
+    if not cv2.imwrite(str(stem.with_name(f"{stem.name}_depth.png")), depth_picture(result.depth_m)[..., ::-1]):
+        raise OSError(f"cannot write {stem}_depth.png: check the disk's space and rights")
+
+
+def depth_picture(depth: Float32Array) -> Uint8Array:
+    """(H, W, 3) RGB: near is bright, by inverse depth between its 2nd and 98th percentile; unknown is black."""
+    known = np.isfinite(depth) & (depth > 0)
+    if not known.any():
+        return np.zeros((*depth.shape, 3), np.uint8)
+    inverse = np.where(known, 1.0 / np.where(known, depth, 1.0), 0.0)
+    far, near = np.percentile(inverse[known], (2, 98))
+    level = np.clip((inverse - far) / max(near - far, 1e-12), 0, 1)
+    coloured = cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+    return np.ascontiguousarray(np.where(known[..., None], coloured, 0).astype(np.uint8))
+
+
+def _sources(inputs: Sequence[Path]) -> Iterator[Path]:
+    for path in inputs:
+        if path.is_dir():
+            found = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
+            if not found:
+                raise ValueError(f"{path} holds no pictures ({', '.join(PICTURES)})")
+            yield from found
+        elif not path.is_file():
+            raise ValueError(f"{path} does not exist")
+        elif path.suffix.lower() in PICTURES + VIDEOS:
+            yield path
+        else:
+            raise ValueError(f"{path} is neither a picture ({', '.join(PICTURES)}) nor a video ({', '.join(VIDEOS)})")
+
+
+def _count(source: Path) -> int:
+    if source.suffix.lower() in PICTURES:
+        return 1
+    return max(1, int(_open_video(source).get(cv2.CAP_PROP_FRAME_COUNT)))
+
+
+def _pictures(sources: Sequence[Path], every: int) -> Iterator[Picture]:
+    """Every n-th picture, under unique names and rising stamps."""
+    taken: set[str] = set()
+    end_ns = index = 0
+    for source in sources:
+        begin_ns = end_ns
+        for name, offset_ns, image in _read(source):
+            end_ns = begin_ns + offset_ns + BETWEEN_PICTURES_NS
+            if index % every == 0:
+                unique = name if name not in taken else f"{name}_{index:06d}"
+                taken.add(unique)
+                yield Picture(unique, begin_ns + offset_ns, image)
+            index += 1
+
+
+def _read(source: Path) -> Iterator[tuple[str, int, Uint8Array]]:
+    """(name, time within the source, RGB)."""
+    if source.suffix.lower() in PICTURES:
+        image = cv2.imread(str(source), cv2.IMREAD_COLOR)
+        if image is None:
+            raise ValueError(f"{source} is no readable picture")
+        yield source.stem, 0, _rgb(image)
+        return
+    video = _open_video(source)
+    fps = video.get(cv2.CAP_PROP_FPS) or 30.0
+    for i in range(int(1e9)):
+        is_read, image = video.read()
+        if not is_read:
+            break
+        yield f"{source.stem}_{i:06d}", round(i * 1e9 / fps), _rgb(image)
+
+
+def _open_video(source: Path) -> cv2.VideoCapture:
+    video = cv2.VideoCapture(str(source))
+    if not video.isOpened():
+        raise ValueError(f"{source} is no readable video")
+    return video
+
+
+def _rgb(image: object) -> Uint8Array:
+    return np.ascontiguousarray(np.asarray(image, np.uint8)[..., ::-1])
+
+
+def _calibration(image: Uint8Array, fov_deg: float) -> Calibration | None:
+    if not fov_deg:
+        return None
+    height, width = image.shape[:2]
+    f = width / (2 * math.tan(math.radians(fov_deg) / 2))
+    return Calibration(width, height, np.array([[f, 0, (width - 1) / 2], [0, f, (height - 1) / 2], [0, 0, 1]]))
+
+
+def _thinned(points: Float32Array, colours: Uint8Array, most: int) -> tuple[Float32Array, Uint8Array]:
+    every = len(points) // most + 1
+    return points[::every], colours[::every]
+
+
+def _write_cloud(folder: Path, clouds: Sequence[tuple[Float32Array, Uint8Array]]) -> None:
+    """In the world frame, which is the first camera's; for .glb, which viewers show with y up, turned about x."""
+    import trimesh
+
+    points, colours = (np.concatenate(parts) for parts in zip(*clouds, strict=True))
+    if not len(points):
+        log.warning("no depth is known: no cloud is written; --scale.unknown relative gives depth in the network's units")
+        return
+    rgba = np.column_stack([colours, np.full(len(colours), 255, np.uint8)])
+    cloud = trimesh.PointCloud(points, colors=rgba)  # type: ignore[no-untyped-call]
+    cloud.export(folder / "cloud.ply")  # type: ignore[no-untyped-call]
+    cloud.apply_transform(np.diag([1.0, -1.0, -1.0, 1.0]))  # type: ignore[no-untyped-call]
+    trimesh.Scene(cloud).export(folder / "cloud.glb")  # type: ignore[no-untyped-call]

@@ -1,0 +1,169 @@
+"""The command line: settings from files and flags, exit codes, one line for what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from da3_ros.cli import main
+from da3_ros.flags import OfflineConfig, add_settings, read_settings
+
+from . import bags
+from .reading import read_mcap
+
+ROOT = Path(__file__).resolve().parents[3]
+TINY = ["--untrained", "--engine", "eager", "--preprocess.size", "70", "--window.views", "2"]
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in arguments])
+    return int(ended.value.code or 0)
+
+
+def settings_of(*arguments: str) -> OfflineConfig:
+    parser = argparse.ArgumentParser()
+    add_settings(parser, OfflineConfig())
+    return read_settings(parser.parse_args(arguments), OfflineConfig())
+
+
+def test_every_setting_is_a_flag_with_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("bag", "--help") == 0
+    words = " ".join(capsys.readouterr().out.split())
+    for name, (f, _) in OfflineConfig().flat().items():
+        assert f"--{name}" in words
+        assert " ".join(f.metadata["help"].split()[:3]) in words
+
+
+def test_flags_go_before_the_file_and_the_file_before_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: da3-small\nwindow:\n  views: 7\n  keyframe_interval_s: 2\noutput: {cloud: dense}\n")
+    found = settings_of("--config", str(file), "--window.views", "9", "--no-filter.drop_sky")
+    assert found.model.model == "da3-small"
+    assert (found.stream.window.views, found.stream.window.keyframe_interval_s) == (9, 2.0)
+    assert found.output.cloud == "dense"
+    assert not found.stream.filter.drop_sky
+    assert found.stream.scale == OfflineConfig().stream.scale
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("window: {vews: 3}", "unknown setting 'vews'"),
+        ("window: {views: 0}", "outside"),
+        ("window: {views: many}", "takes a int"),
+        ("output: {cloud: fluffy}", "organised, dense"),
+        ("just words", "holds no settings"),
+        ("a: [", "cannot be read"),
+    ],
+)
+def test_a_bad_file_names_what_is_wrong(tmp_path: Path, text: str, complaint: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=complaint):
+        settings_of("--config", str(file))
+
+
+def test_bag_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bag = bags.write_ros2(tmp_path / "in", bags.robot(3))
+    link = ("--static-transform", "base_link", "lidar", 0, 0, 1, 0, 0, 0, 1)
+    out = tmp_path / "out"
+    assert run("bag", bag, out, "--export-dataset", tmp_path / "tum", "--mode.mode", "posed", *link, *TINY) == 0
+    assert "complete: 3 of 3 images processed (100% posed)" in capsys.readouterr().out
+    found = read_mcap(out)
+    assert len(found["/da3/front/points"]) == 3
+    assert {t.child_frame_id for t in found["/tf_static"][0][1].transforms} == {"front_optical", "lidar"}
+    rgb = (tmp_path / "tum" / "rgb.txt").read_text().split()
+    assert len(list((tmp_path / "tum" / "depth").iterdir())) == len(rgb) // 2 == 2  # the first frame's scale is not known
+    assert run("bag", bag, out, *TINY) == 1
+    assert "--force replaces it" in capsys.readouterr().err
+
+
+def test_a_damaged_bag_exits_with_three(tmp_path: Path) -> None:
+    bag = bags.write_ros2(tmp_path / "in", bags.camera(3))
+    path = next(bag.glob("*.mcap"))
+    path.write_bytes(path.read_bytes()[:-20])
+    assert run("bag", path, tmp_path / "out", *TINY) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--static-transform", "a", "b", 0, 0, 0, 0, 0, 0, 0), "quaternion's length is 0.000"),
+        (("--static-transform", "a", "b", "x", 0, 0, 0, 0, 0, 1), "could not convert"),
+        (("--window.views", 0), "outside"),
+        (("--model", "da3-pico"), "da3-pico"),
+    ],
+)
+def test_bad_arguments_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[Any, ...], complaint: str) -> None:
+    bag = bags.write_ros2(tmp_path / "in", bags.camera(1))
+    assert run("bag", bag, tmp_path / "out", "--untrained", *arguments) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert complaint in line
+
+
+def test_wrong_usage_exits_with_two() -> None:
+    assert run("bag") == 2
+    assert run("fly") == 2
+
+
+def test_images_command(tmp_path: Path) -> None:
+    import trimesh
+
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(3):
+        cv2.imwrite(str(pictures / f"{i}.png"), bags.picture(i)[..., ::-1])
+    out = tmp_path / "out"
+    assert run("images", pictures, out, "--fov", "60", *TINY) == 0
+    found = np.load(out / "1.npz")
+    assert found["depth"].shape == found["confidence"].shape == (56, 70)
+    assert found["T_world_cam"].shape == (4, 4)
+    assert not found["is_metric"]
+    assert found["K"][0, 0] == pytest.approx(35 / np.tan(np.radians(30)))
+    assert (found["K"][0, 2], found["K"][1, 2]) == (34.5, 27.5)
+    assert cv2.imread(str(out / "2_depth.png")).shape == (56, 70, 3)
+    cloud = trimesh.load(out / "cloud.ply")
+    known = sum(np.isfinite(np.load(out / f"{i}.npz")["depth"]).sum() for i in range(3))
+    assert len(cloud.vertices) == known
+    assert len(next(iter(trimesh.load(out / "cloud.glb").geometry.values())).vertices) == known
+
+
+def test_images_of_a_video(tmp_path: Path) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "drive.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (70, 56))
+    for i in range(5):
+        writer.write(bags.picture(i)[..., ::-1])
+    writer.release()
+    assert run("images", tmp_path / "drive.avi", tmp_path / "out", "--every", "2", *TINY) == 0
+    assert [p.name for p in sorted((tmp_path / "out").glob("*.npz"))] == [f"drive_{i:06d}.npz" for i in (0, 2, 4)]
+
+
+@pytest.mark.parametrize(("name", "complaint"), [("none", "does not exist"), ("a.txt", "neither a picture"), ("empty", "no pictures")])
+def test_images_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, complaint: str) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "empty").mkdir()
+    assert run("images", tmp_path / name, tmp_path / "out", *TINY) == 1
+    assert complaint in capsys.readouterr().err
+
+
+def test_info_names_presets_and_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info") == 0
+    out = capsys.readouterr().out
+    assert "da3-nano" in out
+    assert "onnxruntime" in out
+
+
+def test_help_comes_at_once() -> None:
+    """Nothing heavy is imported for it; generous, for a busy machine."""
+    started = time.perf_counter()
+    out = subprocess.run([sys.executable, "-m", "da3_ros", "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert time.perf_counter() - started < 2.0
+    assert all(command in out for command in ("bag", "images", "demo", "train", "eval", "info"))

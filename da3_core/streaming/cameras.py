@@ -49,7 +49,7 @@ class Cameras:
             key = _key(frame)
             if known is None or known[0] != key:
                 self._rectifiers[frame.camera] = key, self._make(frame)
-                changes += [f"camera {frame.camera}: image size or calibration changed"] if known else []
+                changes += [f"camera {frame.camera}: image size or calibration changed, a new window begins"] if known else []
         return changes
 
     def see(self, frame: Frame) -> Seen:

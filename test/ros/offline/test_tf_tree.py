@@ -72,7 +72,7 @@ def test_missing_links_and_times_name_the_frames() -> None:
     tree, _ = robot()
     with pytest.raises(TransformError, match="does not link camera and map: camera hangs below odom, map below map"):
         tree.transform("map", "camera", 10 * S)
-    with pytest.raises(TransformError, match="no transform from camera to head at 12.000 s"):
+    with pytest.raises(TransformError, match=r"no transform from camera to head at 12\.000 s"):
         tree.transform("base", "camera", 12 * S)
 
 
@@ -84,7 +84,7 @@ def test_second_parents_and_loops_are_refused_where_they_matter() -> None:
     tree = TransformTree()
     tree.add_static(at(0, "a", "b", rigid()))
     tree.add_static(at(0, "b", "a", rigid()))
-    with pytest.raises(TransformError, match="loop: a -> b -> a"):
+    with pytest.raises(TransformError, match="loop: b -> a -> b"):
         tree.transform("b", "a", 0)
 
 
@@ -92,7 +92,7 @@ def test_repeated_transforms_are_left_out_and_the_past_can_be_forgotten() -> Non
     tree, T = robot()
     tree.add(at(10 * S, "odom", "base", rigid()))  # as TF repeats them
     np.testing.assert_allclose(tree.transform("odom", "base", 10 * S), T["base"], atol=1e-12)
-    tree.forget_poses()
+    tree.forget_other_runs(5 * S)
     assert tree.is_fixed("lidar", "head")
     with pytest.raises(TransformError):
         tree.transform("odom", "base", 10 * S)

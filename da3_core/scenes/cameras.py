@@ -1,7 +1,7 @@
 """Cameras in worlds: five styles of moving, of which each world tries several takes and keeps the one that sees best.
 
-A take is judged by casting a few rays per view: no wall in the face, something to see, and a share of what one view sees in the next that is
-close to what was asked for; that share is drawn per world, so that baselines reach from tiny to wide.
+A take is judged by casting a few rays per view: no wall in the face, something to see, and a share of what one view sees in the next that
+is close to what was asked for; that share is drawn per world, so that baselines reach from tiny to wide.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from da3_core.scenes.casting import Everything
 from da3_core.scenes.primitives import NOWHERE, distance_below
 from da3_core.scenes.rng import Draws
-from da3_core.scenes.vec import Vec, look_rotation, matrix, vec
+from da3_core.scenes.vec import Vec, look_rotation, matrix, vec, xyz
 from da3_core.scenes.worlds import Stay, Worlds
 
 STYLES = ("hand", "robot", "orbit", "wide", "rig")
@@ -61,8 +61,8 @@ def sample_intrinsics(draws: Draws, n_views: int, size: tuple[int, int]) -> Tens
     common = draws.log_uniform(1, low=0.5, high=1.5)
     zoomed = draws.log_uniform(n_views, low=0.5, high=1.5)
     f = w * torch.where(draws.chance(0.15, 1), zoomed, common)  # (B, N)
-    zero, one = torch.zeros_like(f), torch.ones_like(f)
-    return torch.stack((f, zero, zero + w / 2, zero, f, zero + h / 2, zero, zero, one), -1).unflatten(-1, (3, 3))
+    zero = torch.zeros_like(f)
+    return torch.stack((xyz(f, zero, zero + w / 2), xyz(zero, f, zero + h / 2), xyz(zero, zero, zero + 1)), -2)
 
 
 def judge(worlds: Worlds, T_world_cam: Tensor, K: Tensor, size: tuple[int, int], wanted: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def _robot(draws: Draws, stay: Stay, n: int) -> Take:
     start = _somewhere(draws, stay)
     height = draws.uniform(TAKES, 1, 1, low=0.2, high=1.6)
     stride = stay.reach_m[:, None, None] * draws.log_uniform(TAKES, 1, low=0.02, high=0.35)
-    turn = draws.normal(TAKES, 1, std=0.5) / n ** 0.5 + draws.normal(TAKES, n, std=0.05)
+    turn = draws.normal(TAKES, 1, std=0.5) / n**0.5 + draws.normal(TAKES, n, std=0.05)
     heading = draws.uniform(TAKES, 1, high=2 * math.pi) + torch.cumsum(turn, -1)
     moves = stride[..., None] * torch.stack((torch.cos(heading), torch.sin(heading)), -1)
     xy = start[..., :2] + torch.cumsum(moves, 2) - moves[:, :, :1]
@@ -175,7 +175,7 @@ def _rig(draws: Draws, stay: Stay, n: int) -> Take:
     fan = torch.where(is_fan, draws.uniform(1, low=0.25, high=0.9), draws.normal(1, std=0.02)) * camera
     baseline = torch.where(is_fan, 0.1, draws.log_uniform(1, low=0.06, high=0.5) * stay.reach_m[:, None].clamp_max(1.5))
     yaw = torch.atan2(forward[..., 1], forward[..., 0])
-    aside = torch.stack((torch.sin(yaw), -torch.cos(yaw), torch.zeros_like(yaw)), -1)
+    aside = xyz(torch.sin(yaw), -torch.cos(yaw), torch.zeros_like(yaw))
     pitch = torch.asin(forward[..., 2].clamp(-1, 1))
     return Take(centre + aside * (baseline * camera)[:, None, :, None], _direction(yaw - fan[:, None], pitch), _rolls(draws, n, 0.01))
 
@@ -219,7 +219,7 @@ def _within(stay: Stay, centre: Tensor) -> Tensor:
 def _direction(azimuth: Tensor, height: Tensor) -> Tensor:
     """(...,) radians -> unit vectors (..., 3)"""
     c = torch.cos(height)
-    return torch.stack((c * torch.cos(azimuth), c * torch.sin(azimuth), torch.sin(height)), -1)
+    return xyz(c * torch.cos(azimuth), c * torch.sin(azimuth), torch.sin(height))
 
 
 def _rolls(draws: Draws, n: int, std: float) -> Tensor:

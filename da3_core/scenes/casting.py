@@ -7,7 +7,7 @@ for where nothing is compiled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -83,40 +83,35 @@ class Culled:
     frames: Frames
 
     def first_solid(self, origin: Vec, direction: Vec) -> tuple[Tensor, Tensor]:
-        def ask(frames: Frames, solid: Tensor, bundle: Tensor) -> tuple[Tensor, Tensor]:
-            distance, which = nearest(frames, origin.map(_one_solid), direction.map(lambda c: c[:, bundle, None]))
-            return distance, torch.gather(solid, 1, which[0])[None]
-
-        like = direction.x
-        answers = (like.new_empty(like.shape), torch.empty_like(like, dtype=torch.int64))
-        return self._per_bundle(in_cone(self.solids, origin, direction, None), like.shape[-1], ask, answers)
+        distance, first = torch.empty_like(direction.x), torch.empty_like(direction.x, dtype=torch.int64)
+        for bundle, solid, frames in self._batches(in_cone(self.solids, origin, direction, None), direction):
+            distance[:, bundle], which = nearest(frames, origin.map(_one_solid), _one_solid_each(direction, bundle))
+            first[:, bundle] = torch.gather(solid, 1, which[0])
+        return distance, first
 
     def visibility(self, point: Vec, light: Vec) -> Tensor:
-        def ask(frames: Frames, solid: Tensor, bundle: Tensor) -> tuple[Tensor]:
-            return (unshadowed(frames, point.map(lambda c: c[:, bundle, None]), light.map(_one_solid)),)
-
-        towards = point - light
-        may_meet = in_cone(self.solids, light, towards, towards)
-        return self._per_bundle(may_meet, point.x.shape[-1], ask, (torch.empty_like(point.x),))[0]
+        seen, towards = torch.empty_like(point.x), point - light
+        for bundle, _, frames in self._batches(in_cone(self.solids, light, towards, towards), point):
+            seen[:, bundle] = unshadowed(frames, _one_solid_each(point, bundle), light.map(_one_solid))
+        return seen
 
     def openness(self, point: Vec, reach_m: float) -> Tensor:
-        def ask(frames: Frames, solid: Tensor, bundle: Tensor) -> tuple[Tensor]:
-            return (room_around(frames, point.map(lambda c: c[:, bundle, None]), reach_m),)
-
         middle = point.map(lambda c: c.mean(-1, keepdim=True))
-        radius = (point - middle).norm().amax(-1)
+        radius = (point - middle).norm().amax(-1, keepdim=True)
         away = distance_below(self.frames.map(lambda c: c[:, None, :]), middle)
-        return self._per_bundle(away < radius[..., None] + reach_m, point.x.shape[-1], ask, (torch.empty_like(point.x),))[0]
+        around = torch.empty_like(point.x)
+        for bundle, _, frames in self._batches(away < radius + reach_m, point):
+            around[:, bundle] = room_around(frames, _one_solid_each(point, bundle), reach_m)
+        return around
 
-    def _per_bundle(
-        self, may_meet: Tensor, rays: int, ask: Callable[[Frames, Tensor, Tensor], tuple[Tensor, ...]], answers: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
-        """Asks batches of bundles that have about equally many candidates. may_meet (1, N, P)."""
-        for bundle, solid in batches(may_meet[0], rays):
-            frames = self.frames.map(lambda c, at=solid: c[0][at][None, :, :, None])
-            for whole, part in zip(answers, ask(frames, solid, bundle), strict=True):
-                whole[:, bundle] = part
-        return answers
+    def _batches(self, may_meet: Tensor, rays: Vec) -> Iterator[tuple[Tensor, Tensor, Frames]]:
+        """Bundles that have about equally many candidates, with these, (Q,), (Q, C) and frames (1, Q, C, 1). may_meet (1, N, P)."""
+        for bundle, solid in batches(may_meet[0], rays.x.shape[-1]):
+            yield bundle, solid, self._frames_of(solid)
+
+    def _frames_of(self, solid: Tensor) -> Frames:
+        """(Q, C) -> (1, Q, C, 1)"""
+        return self.frames.map(lambda c: c[0][solid][None, :, :, None])
 
 
 def batches(may_meet: Tensor, rays: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -142,8 +137,8 @@ def in_cone(solids: Solids, apex: Vec, ray: Vec, end: Vec | None) -> Tensor:
     right, up = ray.dot(side) / depth, ray.dot(other) / depth
     is_narrow = (depth / ray.norm()).amin(-1, True) > 0.05
     planes = (
-        side - axis * right.amax(-1, True), axis * right.amin(-1, True) - side, other - axis * up.amax(-1, True), axis * up.amin(-1, True) - other,
-        axis * -1.0, axis,
+        side - axis * right.amax(-1, True), axis * right.amin(-1, True) - side,
+        other - axis * up.amax(-1, True), axis * up.amin(-1, True) - other, axis * -1.0, axis,
     )  # fmt: skip
     nearer = _least(solids, torch.stack([plane.stack()[0, :, 0] for plane in planes]), apex.stack()[0, 0])  # (6, N, P)
     beyond = torch.zeros_like(depth[0, :, :1]) + torch.inf if end is None else end.dot(axis).amax(-1, True)[0]
@@ -154,9 +149,14 @@ def in_cone(solids: Solids, apex: Vec, ray: Vec, end: Vec | None) -> Tensor:
 def _least(solids: Solids, normals: Tensor, apex: Tensor) -> Tensor:
     """The least of normal . (p - apex) over each solid's box: normals (6, N, 3), apex (1, 3) -> (6, N, P)."""
     axes = (solids.rotation[0] * solids.half[0][:, None, :]).permute(1, 0, 2).flatten(1)  # (3, P * 3)
-    reach = (normals @ axes).abs().unflatten(-1, (-1, 3)).sum(-1)
+    reach = (normals @ axes).abs().view(*normals.shape[:2], -1, 3).sum(-1)
     return normals @ (solids.centre[0] - apex).T - reach
 
 
 def _one_solid(component: Tensor) -> Tensor:
     return component[:, :, None, :]
+
+
+def _one_solid_each(rays: Vec, bundle: Tensor) -> Vec:
+    """(1, N, R) -> (1, Q, 1, R)"""
+    return rays.map(lambda c: c[:, bundle, None])

@@ -1,4 +1,4 @@
-"""What a camera does to light: exposure, white balance, vignette, blur, noise, tone, compression. Levels differ by world, slightly by view."""
+"""What a camera does to light: blur, exposure, vignette, noise, tone, compression. Levels differ by world, and slightly by view."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from da3_core.scenes.materials import hsv_to_rgb
 from da3_core.scenes.rng import Draws
+from da3_core.scenes.vec import xyz
 from da3_core.scenes.worlds import Light, Sky
 
 SUN_M = 2000.0
@@ -17,7 +18,7 @@ SUN_M = 2000.0
 def sun_position(draws: Draws) -> Tensor:
     """(B, 3), 8 to 75 degrees above the horizon."""
     azimuth, height = draws.uniform(high=2 * math.pi), torch.deg2rad(draws.uniform(low=8.0, high=75.0))
-    return SUN_M * torch.stack((torch.cos(azimuth) * torch.cos(height), torch.sin(azimuth) * torch.cos(height), torch.sin(height)), -1)
+    return SUN_M * xyz(torch.cos(azimuth) * torch.cos(height), torch.sin(azimuth) * torch.cos(height), torch.sin(height))
 
 
 def warm_or_cold(draws: Draws) -> Tensor:

@@ -1,4 +1,7 @@
-"""What surfaces look like: families of materials as ranges, sampled per world. The ranges are wide on purpose: looks must not give size away."""
+"""What surfaces look like: families of materials as ranges, sampled per world.
+
+The ranges are wide on purpose: looks must not give sizes away.
+"""
 
 from __future__ import annotations
 
@@ -68,24 +71,28 @@ FABRIC = Family(
     saturation=(0.1, 0.9), value=(0.1, 0.9), noise_per_m=(3.0, 25.0), contrast=(0.2, 1.0), patterned=(0.4, 0.4), cell_m=(0.02, 0.3),
     aspect=(0.1, 10.0), checkered=(0.3, 0.3), specular=(0.0, 0.05),
 )  # fmt: skip
-PAINTED = Family(saturation=(0.3, 1.0), value=(0.2, 0.95), variation=(0.02, 0.25), contrast=(0.05, 0.5), patterned=(0.2, 0.2), specular=(0.1, 0.8))
+PAINTED = Family(
+    saturation=(0.3, 1.0), value=(0.2, 0.95), variation=(0.02, 0.25), contrast=(0.05, 0.5), patterned=(0.2, 0.2), specular=(0.1, 0.8),
+)  # fmt: skip
 POSTER = Family(
     saturation=(0.2, 1.0), variation=(0.4, 1.0), contrast=(0.4, 1.6), noise_per_m=(1.5, 8.0), patterned=(0.8, 0.8), cell_m=(0.08, 0.6),
     accent=(0.5, 1.0), tint=(0.3, 1.0), inset_chance=(0.3, 1.0), marked=(0.5, 0.5),
 )  # fmt: skip
 BOOKS = Family(
     saturation=(0.2, 0.9), patterned=(1.0, 1.0), cell_m=(0.02, 0.05), aspect=(8.0, 14.0), turned=(0.0, 0.0), stagger=(0.0, 0.0),
-    jointed=(1.0, 1.0), joint_m=(0.001, 0.003), tint=(0.7, 1.0), inset=(0.4, 0.8), inset_chance=(0.3, 0.7), marks=(2.0, 6.0), marked=(0.5, 0.5),
-    checkered=(0.0, 0.0), accent=(0.6, 1.0),
+    jointed=(1.0, 1.0), joint_m=(0.001, 0.003), tint=(0.7, 1.0), inset=(0.4, 0.8), inset_chance=(0.3, 0.7), marks=(2.0, 6.0),
+    marked=(0.5, 0.5), checkered=(0.0, 0.0), accent=(0.6, 1.0),
 )  # fmt: skip
 MASONRY = Family(
-    saturation=(0.05, 0.65), value=(0.25, 0.85), contrast=(0.2, 1.0), turned=(0.0, 0.0), patterned=(0.85, 0.85), cell_m=(0.2, 0.6), aspect=(0.25, 0.6),
-    stagger=(0.3, 0.5), jointed=(1.0, 1.0), joint_m=(0.004, 0.02), tint=(0.1, 0.7), checkered=(0.0, 0.0), inset_chance=(0.0, 0.0), specular=(0.0, 0.05),
+    saturation=(0.05, 0.65), value=(0.25, 0.85), contrast=(0.2, 1.0), turned=(0.0, 0.0), patterned=(0.85, 0.85), cell_m=(0.2, 0.6),
+    aspect=(0.25, 0.6), stagger=(0.3, 0.5), jointed=(1.0, 1.0), joint_m=(0.004, 0.02), tint=(0.1, 0.7), checkered=(0.0, 0.0),
+    inset_chance=(0.0, 0.0), specular=(0.0, 0.05),
 )  # fmt: skip
 FACADE = Family(
     saturation=(0.0, 0.6), value=(0.25, 0.92), variation=(0.05, 0.4), contrast=(0.15, 0.9), noise_per_m=(0.15, 2.0), turned=(0.0, 0.0),
-    patterned=(0.95, 0.95), cell_m=(1.4, 4.0), aspect=(0.7, 2.2), stagger=(0.0, 0.0), joint_m=(0.01, 0.08), jointed=(0.3, 0.3), tint=(0.0, 0.2),
-    checkered=(0.0, 0.0), inset=(0.3, 0.75), inset_chance=(0.8, 1.0), marks=(2.0, 4.0), marked=(0.4, 0.4), accent=(0.6, 1.0),
+    patterned=(0.95, 0.95), cell_m=(1.4, 4.0), aspect=(0.7, 2.2), stagger=(0.0, 0.0), joint_m=(0.01, 0.08), jointed=(0.3, 0.3),
+    tint=(0.0, 0.2), checkered=(0.0, 0.0), inset=(0.3, 0.75), inset_chance=(0.8, 1.0), marks=(2.0, 4.0), marked=(0.4, 0.4),
+    accent=(0.6, 1.0),
 )  # fmt: skip
 FOLIAGE = Family(
     hue=(0.15, 0.4), saturation=(0.3, 0.9), value=(0.12, 0.65), variation=(0.2, 0.7), contrast=(0.8, 2.0), noise_per_m=(1.5, 10.0),
@@ -93,9 +100,12 @@ FOLIAGE = Family(
 )  # fmt: skip
 GROUND = Family(
     hue=(0.05, 0.4), saturation=(0.05, 0.6), value=(0.15, 0.7), variation=(0.1, 0.6), contrast=(0.3, 1.6), noise_per_m=(0.15, 4.0),
-    roughness=(0.55, 0.85), patterned=(0.3, 0.3), cell_m=(0.2, 3.0), jointed=(0.8, 0.8), inset_chance=(0.0, 0.1), marked=(0.0, 0.0), specular=(0.0, 0.1),
+    roughness=(0.55, 0.85), patterned=(0.3, 0.3), cell_m=(0.2, 3.0), jointed=(0.8, 0.8), inset_chance=(0.0, 0.1), marked=(0.0, 0.0),
+    specular=(0.0, 0.1),
 )  # fmt: skip
-DARK = Family(saturation=(0.0, 0.3), value=(0.02, 0.2), variation=(0.02, 0.3), patterned=(0.1, 0.1), specular=(0.1, 0.9), gloss=(30.0, 300.0))
+DARK = Family(
+    saturation=(0.0, 0.3), value=(0.02, 0.2), variation=(0.02, 0.3), patterned=(0.1, 0.1), specular=(0.1, 0.9), gloss=(30.0, 300.0),
+)  # fmt: skip
 LIT = Family(saturation=(0.0, 0.3), value=(0.7, 1.0), variation=(0.02, 0.1), contrast=(0.0, 0.3), patterned=(0.1, 0.1), emission=(0.3, 3.0))
 
 FAMILIES: dict[str, Family] = {
@@ -155,7 +165,8 @@ def sample_materials(draws: Draws, family: Tensor) -> Materials:
     inset = v["inset"][..., None] + (1 - v["inset"][..., None]) * 0.5 * coin[..., 4:6]
     return Materials(
         base=_linear(base), vein=_linear(base.lerp(others[..., 0, :], v["variation"][..., None])),
-        accent=_linear(base.lerp(others[..., 1, :], v["accent"][..., None])), mark=_linear(base.lerp(others[..., 2, :], v["accent"][..., None])),
+        accent=_linear(base.lerp(others[..., 1, :], v["accent"][..., None])),
+        mark=_linear(base.lerp(others[..., 2, :], v["accent"][..., None])),
         noise_per_m=v["noise_per_m"], stretch=v["stretch"], roughness=v["roughness"], contrast=v["contrast"], angle=turn,
         cell_u_m=v["cell_m"] / size, cell_v_m=v["cell_m"] * size, stagger=v["stagger"],
         joint_m=v["joint_m"] * (patterned & (coin[..., 6] < v["jointed"])), tint=v["tint"] * patterned,

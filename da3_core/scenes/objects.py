@@ -13,11 +13,13 @@ from da3_core.scenes.materials import FAMILY_ID
 from da3_core.scenes.pieces import Pieces, boxes, draw_instances, pieces_from_instances, random_solids
 from da3_core.scenes.rng import Draws
 from da3_core.scenes.templates import ids
+from da3_core.scenes.vec import xyz
 from da3_core.scenes.worlds import Stay, Worlds, assemble
 
 THINGS = ids(
-    "chair", "office_chair", "stool", "sofa", "armchair", "table", "round_table", "desk", "plant", "bookshelf", "low_cabinet", "floor_lamp", "person", "ladder", "rack",
-    "box_pile", "bed", "car", "van", "bench", "stairs", "rock", "bush", "tree", "shelter", "laptop", "vase", "bottle", "desk_lamp", "book_stack", "cup",
+    "chair", "office_chair", "stool", "sofa", "armchair", "table", "round_table", "desk", "plant", "bookshelf", "low_cabinet",
+    "floor_lamp", "person", "ladder", "rack", "box_pile", "bed", "car", "van", "bench", "stairs", "rock", "bush", "tree", "shelter",
+    "laptop", "vase", "bottle", "desk_lamp", "book_stack", "cup",
 )  # fmt: skip
 
 
@@ -27,7 +29,9 @@ def make_objects(seeds: Tensor, kind: int) -> Worlds:
     is_heap = draws.chance(0.5)
     heap_m = draws.log_uniform(low=0.15, high=2.5)
     zero = torch.zeros_like(heap_m)
-    thing = pieces_from_instances(draws, named.at(torch.zeros_like(named.position), draws.uniform(1, high=2 * math.pi), ~is_heap[:, None]), is_object=True)
+    thing = pieces_from_instances(
+        draws, named.at(torch.zeros_like(named.position), draws.uniform(1, high=2 * math.pi), ~is_heap[:, None]), is_object=True
+    )
     size = torch.where(is_heap, heap_m, named.size[:, 0].amax(-1))
     tall = torch.where(is_heap, 0.8 * heap_m, named.size[:, 0, 2])
     daylight, lamplight = draws.log_uniform(low=0.3, high=3.0), draws.log_uniform(low=0.3, high=2.0)
@@ -66,16 +70,22 @@ def _scenery(draws: Draws, size: Tensor) -> tuple[Pieces, Tensor]:
     c, s = torch.cos(turn), torch.sin(turn)
     thick = 0.05 * size
     centre = torch.stack((
-        torch.stack((zero, zero, below - thick), -1), torch.stack((zero, zero, -0.5 * thick), -1),
-        torch.stack((-s * (wall + thick), c * (wall + thick), 0.5 * tall), -1), torch.stack((c * (wall + thick), s * (wall + thick), 0.5 * tall), -1),
-        torch.stack((zero, zero, 0.5 * below - thick), -1),
+        xyz(zero, zero, below - thick), xyz(zero, zero, -0.5 * thick),
+        xyz(-s * (wall + thick), c * (wall + thick), 0.5 * tall), xyz(c * (wall + thick), s * (wall + thick), 0.5 * tall),
+        xyz(zero, zero, 0.5 * below - thick),
     ), 1)  # fmt: skip
     half = torch.stack((
-        torch.stack((far, far, thick), -1), torch.stack((wide, 0.8 * wide, 0.5 * thick), -1), torch.stack((3 * wall, thick, 0.5 * tall), -1),
-        torch.stack((thick, 3 * wall, 0.5 * tall), -1), torch.stack((0.1 * wide, 0.1 * wide, -0.5 * below + 1e-3), -1),
+        xyz(far, far, thick), xyz(wide, 0.8 * wide, 0.5 * thick), xyz(3 * wall, thick, 0.5 * tall),
+        xyz(thick, 3 * wall, 0.5 * tall), xyz(0.1 * wide, 0.1 * wide, -0.5 * below + 1e-3),
     ), 1)  # fmt: skip
     present = torch.stack((setting != 3, setting == 1, setting == 2, (setting == 2) & draws.chance(0.6), setting == 1), 1)
-    families = torch.cat((draws.choice([FAMILY_ID[f] for f in ("ground", "floor", "wood", "any")], 1), draws.choice([FAMILY_ID[f] for f in ("wood", "any", "plain")], 4)), 1)
+    families = torch.cat(
+        (
+            draws.choice([FAMILY_ID[f] for f in ("ground", "floor", "wood", "any")], 1),
+            draws.choice([FAMILY_ID[f] for f in ("wood", "any", "plain")], 4),
+        ),
+        1,
+    )
     index = torch.arange(5, device=draws.device).expand(len(size), 5)
     yaw = torch.stack((turn, turn, turn, turn, turn * one), 1)
     return boxes(centre, half, yaw, present, index, families), setting < 2
@@ -84,7 +94,7 @@ def _scenery(draws: Draws, size: Tensor) -> tuple[Pieces, Tensor]:
 def _stay(draws: Draws, size: Tensor, tall: Tensor) -> Stay:
     half = (3.2 * size)[:, None].expand(-1, 2)
     low = torch.cat((-half, (0.1 * size)[:, None]), -1)
-    middle = torch.stack((torch.zeros_like(size), torch.zeros_like(size), 0.5 * tall), -1)
-    focus = middle[:, None] + draws.normal(8, 3, std=0.15) * torch.stack((size, size, tall), -1)[:, None]
+    middle = xyz(torch.zeros_like(size), torch.zeros_like(size), 0.5 * tall)
+    focus = middle[:, None] + draws.normal(8, 3, std=0.15) * xyz(size, size, tall)[:, None]
     high = torch.cat((half, (tall + 1.5 * size)[:, None]), -1)
     return Stay(low, high, torch.zeros_like(half), focus, 1.8 * size, torch.ones_like(size) > 0)

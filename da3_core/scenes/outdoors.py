@@ -14,11 +14,14 @@ from da3_core.scenes.pieces import Instances, Pieces, boxes, draw_instances, joi
 from da3_core.scenes.primitives import ELLIPSOID
 from da3_core.scenes.rng import Draws
 from da3_core.scenes.templates import ids
-from da3_core.scenes.vec import rotation_x, rotation_z
+from da3_core.scenes.vec import rotation_x, rotation_z, xyz
 from da3_core.scenes.worlds import Stay, Worlds, assemble
 
 BUILDINGS = ids("block", "house", "house", "shed", "block", "wall", "container")
-STREET = ids("car", "car", "van", "lamppost", "sign", "bench", "fence", "person", "bollard", "hedge", "container", "shelter", "rock", "bin", "wall", "box_pile")
+STREET = ids(
+    "car", "car", "van", "lamppost", "sign", "bench", "fence", "person", "bollard", "hedge", "container", "shelter", "rock", "bin",
+    "wall", "box_pile",
+)  # fmt: skip
 PLANTS = ids("tree", "tree", "conifer", "bush", "hedge", "rock")
 
 
@@ -26,7 +29,9 @@ def make_outdoors(seeds: Tensor, kind: int) -> Worlds:
     draws = Draws(seeds, "outdoors", 4096)
     slope = draws.normal(2, std=0.05) * draws.chance(0.5, 1)
     yard_m = draws.log_uniform(low=4.0, high=18.0)  # half width of the open space
-    things = join_instances([_buildings(draws, yard_m, slope), _strewn(draws, yard_m, slope, STREET, 11), _strewn(draws, 1.5 * yard_m, slope, PLANTS, 7)])
+    things = join_instances(
+        [_buildings(draws, yard_m, slope), _strewn(draws, yard_m, slope, STREET, 11), _strewn(draws, 1.5 * yard_m, slope, PLANTS, 7)]
+    )
     daylight = draws.log_uniform(low=0.4, high=4.0)
     lamp = torch.cat((draws.uniform(2, low=-1.0, high=1.0) * yard_m[:, None], draws.uniform(1, low=3.0, high=8.0)), -1)
     lamplight = draws.log_uniform(low=0.2, high=2.0) * draws.chance(0.2)
@@ -51,11 +56,24 @@ def _ground(draws: Draws, slope: Tensor, yard_m: Tensor) -> Pieces:
     aside = draws.uniform(low=-0.3, high=0.3) * yard_m
     has_road = draws.chance(0.6)
     zero = torch.zeros_like(road)
-    local = torch.stack((torch.stack((zero, zero, zero - thick), -1), torch.stack((zero, aside, zero + 0.005), -1), torch.stack((zero, aside + 1.4 * road, zero), -1)), 1)
+    local = torch.stack(
+        (
+            xyz(zero, zero, zero - thick),
+            xyz(zero, aside, zero + 0.005),
+            xyz(zero, aside + 1.4 * road, zero),
+        ),
+        1,
+    )
     half = torch.stack((
-        torch.stack((zero + 200, zero + 200, zero + thick), -1), torch.stack((zero + 150, road, zero + 0.01), -1), torch.stack((zero + 150, 0.4 * road, zero + 0.12), -1)
+        xyz(zero + 200, zero + 200, zero + thick), xyz(zero + 150, road, zero + 0.01), xyz(zero + 150, 0.4 * road, zero + 0.12)
     ), 1)  # fmt: skip
-    families = torch.cat((draws.choice([FAMILY_ID["ground"]] * 3 + [FAMILY_ID["floor"], FAMILY_ID["masonry"]], 1), draws.choice([FAMILY_ID["ground"], FAMILY_ID["plain"]], 2)), 1)
+    families = torch.cat(
+        (
+            draws.choice([FAMILY_ID["ground"]] * 3 + [FAMILY_ID["floor"], FAMILY_ID["masonry"]], 1),
+            draws.choice([FAMILY_ID["ground"], FAMILY_ID["plain"]], 2),
+        ),
+        1,
+    )
     present = torch.stack((has_road | True, has_road, has_road & draws.chance(0.6)), 1)
     flat = boxes(local, half, zero[:, None].expand(-1, 3), present, torch.arange(3, device=draws.device).expand(len(zero), 3), families)
     tilted = tilt[:, None].expand(-1, 3, -1, -1)
@@ -68,7 +86,7 @@ def _hills(draws: Draws, yard_m: Tensor) -> Pieces:
     angle = draws.uniform(3, high=2 * math.pi)
     away = yard_m[:, None] * draws.uniform(3, low=0.5, high=3.0)
     half = torch.cat((draws.log_uniform(3, 2, low=4.0, high=40.0), draws.log_uniform(3, 1, low=0.3, high=6.0)), -1)
-    centre = torch.stack((away * torch.cos(angle), away * torch.sin(angle), -0.2 * half[..., 2]), -1)
+    centre = xyz(away * torch.cos(angle), away * torch.sin(angle), -0.2 * half[..., 2])
     families = draws.choice([FAMILY_ID["ground"], FAMILY_ID["foliage"]], 3)
     present = draws.chance(0.2, 3) & (away - half[..., :2].amax(-1) > 0.2 * yard_m[:, None])
     return replace(

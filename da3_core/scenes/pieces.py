@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from da3_core.scenes.materials import FAMILY_ID
+from da3_core.scenes.parts import SHAPES
 from da3_core.scenes.primitives import BOX, COLUMN, CUSHION, CYLINDER, DOME, ELLIPSOID, Solids
 from da3_core.scenes.rng import Draws
-from da3_core.scenes.templates import SHAPES, template_table
+from da3_core.scenes.templates import template_table
 from da3_core.scenes.vec import rotation_x, rotation_z
 
 
@@ -105,7 +106,9 @@ def random_solids(draws: Draws, count: int, size_m: tuple[float, float], tumbled
     rotation = rotation_z(draws.uniform(count, high=2 * math.pi)) @ rotation_x(tilt)
     index = torch.arange(count, device=draws.device).expand(half.shape[:2])
     families = draws.choice(list(FAMILY_ID.values()), count)
-    return Pieces(torch.zeros_like(half), rotation, half, shapes[draws.integers(len(shapes), count)], draws.uniform(count), index, families, index < 0)
+    return Pieces(
+        torch.zeros_like(half), rotation, half, shapes[draws.integers(len(shapes), count)], draws.uniform(count), index, families, index < 0
+    )
 
 
 def join(parts: list[Pieces]) -> Pieces:

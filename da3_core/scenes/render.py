@@ -16,8 +16,7 @@ from da3_core.scenes.vec import Vec, matrix, vec
 from da3_core.scenes.worlds import Worlds, select
 
 RAYS = 1 << 15  # at a time when nothing is fused, so that intermediates stay in the cache
-Behind = Callable[[Worlds, Vec, Tensor], Vec]
-Traced = tuple[Tensor, Tensor, Tensor, Tensor]  # radiance (B, N, 3, R), depth (B, N, R), normal (B, N, 3, R), solid (B, N, R)
+Traced = tuple[Tensor, Tensor, Tensor, Tensor]  # radiance (B, N, 3, H, W), depth (B, N, H, W), normal (B, N, 3, H, W), solid (B, N, H, W)
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,6 @@ def pinhole_directions(K: Tensor, size: tuple[int, int]) -> Tensor:
 
 def render_rays(worlds: Worlds, T_world_cam: Tensor, directions_cam: Tensor, focal_px: Tensor, compiled: bool = False) -> Rendering:
     """The same for any lens: directions_cam (B, N, 3, H, W) with z = 1; focal_px (B, N) sets the pixels' footprint."""
-    b, n, _, h, w = directions_cam.shape
     program = _compiled() if compiled else _by_view
     radiance, depth, normal, solid = program(worlds, T_world_cam, directions_cam, 1.0 / focal_px)
     met = torch.isfinite(depth)
@@ -70,61 +68,66 @@ def render_rays(worlds: Worlds, T_world_cam: Tensor, directions_cam: Tensor, foc
     )  # fmt: skip
 
 
-def _trace(worlds: Worlds, caster: Caster, T_world_cam: Tensor, directions_cam: Vec, pixel: Tensor, behind: Behind) -> Traced:
-    """Bundles of rays (B, N, R); T_world_cam (B, N or 1, 4, 4), pixel (B, N or 1)."""
-    origin = vec(T_world_cam[..., None, :3, 3])
-    direction = matrix(T_world_cam[..., None, :3, :3]).times(directions_cam)
-    distance, solid = caster.first_solid(origin, direction)
-    met = distance < NOWHERE
-    hit = hit_surface(caster.frames, solid, origin, direction)
-    surface = shade(worlds, solid, hit, direction, pixel[..., None], caster)
-    sky = behind(worlds, direction, met)
-    radiance = torch.stack([torch.where(met, a, b) for a, b in zip(surface.components(), sky.components(), strict=True)], 2)
-    normal = torch.stack([torch.where(met, c, 0.0) for c in hit.normal.components()], 2)
-    return radiance, torch.where(met, hit.distance, torch.inf), normal, solid
-
-
-def _behind_all(worlds: Worlds, direction: Vec, met: Tensor) -> Vec:
-    return background(worlds.sky, worlds.light, direction)
-
-
-def _behind_missed(worlds: Worlds, direction: Vec, met: Tensor) -> Vec:
-    """The background of those bundles of one world that miss with any of their rays."""
-    missing = torch.nonzero(~met.all(-1)[0])[:, 0]
-    sky = background(worlds.sky, worlds.light, direction.map(lambda c: c[:, missing]))
-    return sky.map(lambda c: torch.zeros_like(direction.x).index_copy(1, missing, c))
+def _surface(worlds: Worlds, caster: Caster, solid: Tensor, rays: tuple[Vec, Vec], pixel: Tensor) -> tuple[Vec, Tensor, Vec]:
+    """(radiance, depth, normal) where rays (origin, direction) meet the solids that they are known to meet."""
+    hit = hit_surface(caster.frames, solid, *rays)
+    return shade(worlds, solid, hit, rays[1], pixel, caster), hit.distance, hit.normal
 
 
 def _at_once(worlds: Worlds, T_world_cam: Tensor, directions_cam: Tensor, pixel: Tensor) -> Traced:
     """All rays against all solids: what is worth compiling."""
     size = directions_cam.shape[-2:]
-    rays = Vec(*directions_cam.flatten(-2).unbind(2))
-    traced = _trace(worlds, Everything(worlds.solids.frames()), T_world_cam, rays, pixel, _behind_all)
-    radiance, depth, normal, solid = (part.unflatten(-1, size) for part in traced)
-    return radiance, depth, normal, solid
+    rays = _world_rays(T_world_cam, Vec(*directions_cam.flatten(-2).unbind(2)))
+    caster = Everything(worlds.solids.frames())
+    distance, solid = caster.first_solid(*rays)
+    met = distance < NOWHERE
+    radiance, depth, normal = _surface(worlds, caster, solid, rays, pixel[..., None])
+    sky = background(worlds.sky, worlds.light, rays[1])
+    pixels = [torch.where(met, a, b) for a, b in zip(radiance.components(), sky.components(), strict=True)]
+    pixels += [torch.where(met, depth, torch.inf), *(torch.where(met, c, 0.0) for c in normal.components())]
+    image = torch.stack(pixels, 2).view(*met.shape[:2], 7, *size)
+    return image[:, :, :3], image[:, :, 3], image[:, :, 4:], solid.view(*met.shape[:2], *size)
 
 
 def _by_view(worlds: Worlds, T_world_cam: Tensor, directions_cam: Tensor, pixel: Tensor) -> Traced:
     """View after view, in tiles that ask only the solids they may meet."""
     b, n, _, h, w = directions_cam.shape
     tile = (_divisor(h), _divisor(w))
-    parts = []
+    pixels, solids = [], []
     for i in range(b):
         world = select(worlds, torch.tensor([i], device=worlds.seed.device))
         caster = Culled(world.solids, world.solids.frames())
-        parts += [_tiled(world, caster, T_world_cam[i, j], _tiles(directions_cam[i, j], tile), pixel[i, j]) for j in range(n)]
-    radiance, depth, normal, solid = (_untiled(torch.cat(column), tile, (h, w)).unflatten(0, (b, n)) for column in zip(*parts, strict=True))
-    count = worlds.is_object.shape[1]
-    return radiance, depth, normal, solid + count * torch.arange(b, device=solid.device)[:, None, None, None]
+        for j in range(n):
+            rays = _world_rays(T_world_cam[i, j][None, None], Vec(*_tiles(directions_cam[i, j], tile)[:, None]))
+            for chunk in torch.arange(rays[1].x.shape[1], device=pixel.device).split(max(1, RAYS // (tile[0] * tile[1]))):
+                answer, solid = _tiled(world, caster, (rays[0], _bundles(rays[1], chunk)), pixel[i, j])
+                pixels.append(answer)
+                solids.append(solid + i * worlds.is_object.shape[1])
+    image = _untiled(torch.cat(pixels, 1).reshape(7, b, n, -1, tile[0] * tile[1]), tile, (h, w)).movedim(0, 2)
+    return image[:, :, :3], image[:, :, 3], image[:, :, 4:], _untiled(torch.cat(solids).view(b, n, -1, tile[0] * tile[1]), tile, (h, w))
 
 
-def _tiled(world: Worlds, caster: Culled, T_world_cam: Tensor, tiles: Tensor, pixel: Tensor) -> Traced:
-    """tiles (3, G, S) -> what `_trace` says of each, (1, ..., G, S)."""
-    step = max(1, RAYS // tiles.shape[-1])
-    T, angle = T_world_cam[None, None], pixel[None, None]
-    parts = [_trace(world, caster, T, Vec(*(c[None] for c in chunk)), angle, _behind_missed) for chunk in tiles.split(step, 1)]
-    radiance, depth, normal, solid = zip(*parts, strict=True)
-    return torch.cat(radiance, 1).movedim(2, 1), torch.cat(depth, 1), torch.cat(normal, 1).movedim(2, 1), torch.cat(solid, 1)
+def _tiled(world: Worlds, caster: Culled, rays: tuple[Vec, Vec], pixel: Tensor) -> tuple[Tensor, Tensor]:
+    """Tiles of one view (1, G, S) -> (radiance, depth, normal (7, G, S), solid (G, S)); each is shaded, or shown the sky, as it needs."""
+    distance, solid = caster.first_solid(*rays)
+    met = (distance < NOWHERE)[0]
+    image = distance.new_zeros(7, *met.shape)
+    image[3] = torch.inf
+    missing, meeting = (torch.nonzero(some.any(-1))[:, 0] for some in (~met, met))
+    image[:3, missing] = torch.cat(background(world.sky, world.light, _bundles(rays[1], missing)).components())
+    radiance, depth, normal = _surface(world, caster, solid[:, meeting], (rays[0], _bundles(rays[1], meeting)), pixel)
+    surface = torch.cat((*radiance.components(), depth, *normal.components()))
+    image[:, meeting] = torch.where(met[meeting], surface, image[:, meeting])
+    return image, solid[0]
+
+
+def _world_rays(T_world_cam: Tensor, directions_cam: Vec) -> tuple[Vec, Vec]:
+    """(origins (B, N, 1), directions (B, N, R)) in the world."""
+    return vec(T_world_cam[..., None, :3, 3]), matrix(T_world_cam[..., None, :3, :3]).times(directions_cam)
+
+
+def _bundles(rays: Vec, index: Tensor) -> Vec:
+    return rays.map(lambda c: c[:, index])
 
 
 def _divisor(length: int) -> int:
@@ -133,14 +136,16 @@ def _divisor(length: int) -> int:
 
 
 def _tiles(image: Tensor, tile: tuple[int, int]) -> Tensor:
-    """(..., H, W) -> (..., G, S)"""
-    return image.unflatten(-1, (-1, tile[1])).unflatten(-3, (-1, tile[0])).transpose(-3, -2).flatten(-4, -3).flatten(-2)
+    """(K, H, W) -> (K, tiles, rays of a tile)"""
+    k, h, w = image.shape
+    grid = image.reshape(k, h // tile[0], tile[0], w // tile[1], tile[1]).transpose(2, 3)
+    return grid.reshape(k, -1, tile[0] * tile[1])
 
 
 def _untiled(tiles: Tensor, tile: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """(..., G, S) -> (..., H, W)"""
-    grid = (size[0] // tile[0], size[1] // tile[1])
-    return tiles.unflatten(-1, tile).unflatten(-3, grid).transpose(-3, -2).flatten(-2).flatten(-3, -2)
+    """(..., tiles, rays of a tile) -> (..., H, W)"""
+    grid = tiles.reshape(*tiles.shape[:-2], size[0] // tile[0], size[1] // tile[1], *tile).transpose(-3, -2)
+    return grid.reshape(*tiles.shape[:-2], *size)
 
 
 @cache

@@ -1,43 +1,35 @@
-"""Rooms, corridors and halls: a shell of walls with windows and doorways, furnished along the walls, in the middle, on walls and on tops."""
+"""Rooms, corridors and halls: a shell of walls, furnished along the walls, in the middle, on walls and on tops."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from da3_core.scenes.illumination import draw_sky, lamp_and_sun
-from da3_core.scenes.materials import FAMILY_ID
-from da3_core.scenes.pieces import Instances, Pieces, boxes, draw_instances, join_instances, pieces_from_instances, random_solids
+from da3_core.scenes.pieces import Instances, Pieces, draw_instances, join_instances, pieces_from_instances, random_solids
 from da3_core.scenes.rng import Draws
+from da3_core.scenes.shell import Shell, draw_shell, shell_pieces, wall_frames
 from da3_core.scenes.templates import ids
+from da3_core.scenes.vec import xyz
 from da3_core.scenes.worlds import Stay, Worlds, assemble
 
 ALONG_WALLS = ids(
-    "wardrobe", "bookshelf", "bookshelf", "low_cabinet", "tv_bench", "sofa", "desk", "desk", "bed", "counter", "fridge", "rack", "plant", "armchair",
-    "floor_lamp", "stairs", "ladder", "box_pile", "bin", "table", "chair", "radiator", "pillar",
+    "wardrobe", "bookshelf", "bookshelf", "low_cabinet", "tv_bench", "sofa", "desk", "desk", "bed", "counter", "fridge", "rack", "plant",
+    "armchair", "floor_lamp", "stairs", "ladder", "box_pile", "bin", "table", "chair", "radiator", "pillar",
 )  # fmt: skip
 CENTRES = ids("table", "table", "round_table", "coffee_table", "desk", "bed", "sofa", "stairs", "pillar", "counter")
 SEATS = ids("chair", "chair", "stool", "office_chair", "armchair")
-FREE = ids("chair", "office_chair", "stool", "armchair", "plant", "floor_lamp", "bin", "box_pile", "person", "ladder", "rack", "coffee_table", "pillar", "ball", "carton", "ramp")
+FREE = ids(
+    "chair", "office_chair", "stool", "armchair", "plant", "floor_lamp", "bin", "box_pile", "person", "ladder", "rack", "coffee_table",
+    "pillar", "ball", "carton", "ramp",
+)  # fmt: skip
 MOUNTED = ids("picture", "picture", "picture", "mirror", "wall_shelf", "radiator", "curtain", "vent", "door", "door", "slant")
 HANGING = ids("pendant", "panel", "panel", "beam", "pipe")
 SMALL = ids("cup", "bottle", "book_stack", "laptop", "bowl", "ball", "carton", "vase", "desk_lamp", "frame", "plant")
 OUTSIDE = ids("block", "house", "tree", "conifer", "bush", "wall", "hedge", "van")
-WALLS = 5  # four and a partition
-
-
-@dataclass(frozen=True)
-class Shell:
-    """The empty room: [-length/2, length/2] x [-width/2, width/2] x [0, height]."""
-
-    length: Tensor  # (B,) metres, along x
-    width: Tensor
-    height: Tensor
-    partition_x: Tensor  # of the partition's middle
-    has_partition: Tensor  # (B,) bool
 
 
 def make_rooms(seeds: Tensor, kind: int, is_corridor: bool) -> Worlds:
@@ -47,132 +39,20 @@ def make_rooms(seeds: Tensor, kind: int, is_corridor: bool) -> Worlds:
     furniture = furnish(draws, shell, is_corridor)
     clutter = _scatter(draws, shell, random_solids(draws, 8, (0.05, 0.6), 0.3))
     daylight, lamplight = draws.log_uniform(low=0.3, high=6.0), draws.log_uniform(low=0.4, high=3.0)
-    lamp = torch.stack((
-        draws.uniform(low=-0.4, high=0.4) * shell.length, draws.uniform(low=-0.4, high=0.4) * shell.width, shell.height - draws.uniform(low=0.15, high=0.5)
-    ), -1)  # fmt: skip
+    x, y = draws.uniform(low=-0.4, high=0.4) * shell.length, draws.uniform(low=-0.4, high=0.4) * shell.width
+    lamp = xyz(x, y, shell.height - draws.uniform(low=0.15, high=0.5))
     light = lamp_and_sun(draws, lamp, draws.log_uniform(low=1.5, high=6.0), daylight, lamplight)
     sky = draw_sky(draws, daylight, torch.full_like(daylight, 300.0))
     parts = [shell_pieces(draws, shell), pieces_from_instances(draws, furniture), clutter]
     return assemble(seeds, kind, parts, light, sky, _stay(draws, shell, furniture))
 
 
-def draw_shell(draws: Draws, is_corridor: bool) -> Shell:
-    if is_corridor:
-        length, width = draws.log_uniform(low=5.0, high=28.0), draws.log_uniform(low=1.3, high=3.2)
-    else:
-        hall = torch.where(draws.chance(0.1), 2.2, 1.0)
-        length, width = draws.log_uniform(low=2.8, high=10.0) * hall, draws.log_uniform(low=2.5, high=8.0) * hall
-        length = torch.maximum(length, width)
-    low = draws.uniform(low=2.2, high=3.0)
-    high = draws.uniform(low=2.6, high=5.0) + 0.12 * (length - 10.0).clamp_min(0.0)
-    height = torch.where(draws.chance(0.65), low, high)
-    return Shell(length, width, height, draws.uniform(low=-0.25, high=0.25) * length, draws.chance(0.3 if is_corridor else 0.2) & (length > 4.0))
-
-
-def wall_frames(shell: Shell) -> tuple[Tensor, Tensor, Tensor]:
-    """(middles (B, 5, 2), yaws (B, 5) with local +y outward, lengths (B, 5)): four walls and the partition."""
-    zero = torch.zeros_like(shell.length)
-    half_l, half_w = 0.5 * shell.length, 0.5 * shell.width
-    middles = torch.stack([torch.stack(m, -1) for m in ((zero, half_w), (-half_l, zero), (zero, -half_w), (half_l, zero), (shell.partition_x, zero))], 1)
-    yaws = 0.5 * math.pi * zero.new_tensor([0.0, 1.0, 2.0, 3.0, 1.0]).expand(len(zero), WALLS)
-    return middles, yaws, torch.stack((shell.length, shell.width, shell.length, shell.width, shell.width), 1)
-
-
-def shell_pieces(draws: Draws, shell: Shell) -> Pieces:
-    """Floor, ceiling, walls with openings, window bars, the ground outside, and sometimes a slanted ceiling or a filled corner."""
-    middles, yaws, lengths = wall_frames(shell)
-    centre, half, present, material = _walls(draws, shell, lengths)  # (B, WALLS, K, ...)
-    c, s = torch.cos(yaws)[..., None], torch.sin(yaws)[..., None]
-    placed = torch.stack((
-        middles[..., None, 0] + c * centre[..., 0] - s * centre[..., 1], middles[..., None, 1] + s * centre[..., 0] + c * centre[..., 1], centre[..., 2]
-    ), -1)  # fmt: skip
-    yaw = yaws[..., None].expand(present.shape)
-    flat_c, flat_h, flat_yaw, flat_present, flat_material = _slabs(draws, shell)
-    families = _shell_families(draws)
-    return boxes(
-        torch.cat((flat_c, placed.flatten(1, 2)), 1), torch.cat((flat_h, half.flatten(1, 2)), 1), torch.cat((flat_yaw, yaw.flatten(1)), 1),
-        torch.cat((flat_present, present.flatten(1)), 1), torch.cat((flat_material, material.flatten(1)), 1), families,
-    )  # fmt: skip
-
-
-def _shell_families(draws: Draws) -> Tensor:
-    """0 floor, 1 ceiling, 2..6 walls, 7 frames, 8 ground outside, 9 corner block."""
-    walls = ("wall", "wall", "plain", "masonry", "any", "wood")
-    wall = draws.choice([FAMILY_ID[w] for w in walls], 1).expand(-1, WALLS)
-    return torch.cat((
-        draws.choice([FAMILY_ID[f] for f in ("floor", "floor", "wood", "fabric", "ground")], 1), draws.choice([FAMILY_ID[f] for f in ("plain", "wall")], 1), wall,
-        draws.choice([FAMILY_ID[f] for f in ("plain", "wood", "metal")], 1), torch.full_like(wall[:, :1], FAMILY_ID["ground"]),
-        draws.choice([FAMILY_ID[f] for f in ("wall", "masonry", "plain")], 1),
-    ), 1)  # fmt: skip
-
-
-def _slabs(draws: Draws, shell: Shell) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Floor, ceiling, ground outside, corner block."""
-    zero, one = torch.zeros_like(shell.length), torch.ones_like(shell.length)
-    ground = -draws.log_uniform(low=0.1, high=12.0)
-    corner = torch.stack((draws.sign(), draws.sign()), -1)
-    block = torch.stack((draws.uniform(low=0.1, high=0.35) * shell.length, draws.uniform(low=0.1, high=0.3) * shell.width), -1)
-    at = 0.5 * corner * torch.stack((shell.length, shell.width), -1)
-    centre = torch.stack((
-        torch.stack((zero, zero, zero - 0.1), -1), torch.stack((zero, zero, shell.height + 0.1), -1), torch.stack((zero, zero, ground - 0.5), -1),
-        torch.cat((at, 0.5 * shell.height[:, None]), -1),
-    ), 1)  # fmt: skip
-    half = torch.stack((
-        torch.stack((0.5 * shell.length + 0.3, 0.5 * shell.width + 0.3, 0.1 * one), -1), torch.stack((0.5 * shell.length + 0.3, 0.5 * shell.width + 0.3, 0.1 * one), -1),
-        torch.stack((120 * one, 120 * one, 0.5 * one), -1), torch.cat((block, 0.5 * shell.height[:, None]), -1),
-    ), 1)  # fmt: skip
-    yaw = torch.stack((zero, zero, draws.uniform(high=math.pi), torch.where(draws.chance(0.4), draws.uniform(high=math.pi), 0.0)), 1)
-    present = torch.stack((one > 0, one > 0, one > 0, draws.chance(0.25)), 1)
-    material = torch.tensor([0, 1, 8, 9], device=draws.device).expand(len(zero), 4)
-    return centre, half, yaw, present, material
-
-
-def _walls(draws: Draws, shell: Shell, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Boxes in their wall's frame (x along, y outward, z up), (B, WALLS, K): pieces around up to two openings and the windows' bars."""
-    count = len(lengths)
-    thick = draws.uniform(1, low=0.08, high=0.35).expand_as(lengths)
-    is_partition = torch.arange(WALLS, device=draws.device) == WALLS - 1
-    wanted = draws.chance(torch.tensor([0.55, 0.25], device=draws.device), WALLS, 2) | (is_partition[:, None] & torch.tensor([True, False], device=draws.device))
-    door = (draws.chance(0.3, WALLS, 2) | is_partition[:, None]) & torch.ones_like(wanted)
-    width = torch.where(door, draws.uniform(WALLS, 2, low=0.75, high=1.8), draws.uniform(WALLS, 2, low=0.5, high=2.6))
-    width = torch.minimum(width, 0.4 * lengths[..., None])
-    slot = 0.5 * lengths[..., None] - width
-    side = torch.tensor([-1.0, 0.0], device=draws.device)
-    start = 0.5 * side * lengths[..., None] + slot * draws.uniform(WALLS, 2, low=0.08, high=0.92)
-    height = shell.height[:, None, None]
-    sill = torch.where(door, 0.0, draws.uniform(WALLS, 2, low=0.05, high=1.2))
-    lintel = torch.where(door, draws.uniform(WALLS, 2, low=1.95, high=2.15), sill + draws.uniform(WALLS, 2, low=0.5, high=2.2))
-    lintel = torch.minimum(lintel, height - 0.05)
-    width = width * wanted
-    a, b = start, start + width
-    end = 0.5 * lengths + thick
-    lows = torch.stack((-end, b[..., 0], b[..., 1], a[..., 0], a[..., 1], a[..., 0], a[..., 1]), -1)
-    highs = torch.stack((a[..., 0], a[..., 1], end, b[..., 0], b[..., 1], b[..., 0], b[..., 1]), -1)
-    zero, full = torch.zeros_like(a), height.expand_as(a)
-    bottoms = torch.cat((zero, zero[..., :1], zero, lintel), -1)
-    tops = torch.cat((full, full[..., :1], sill, full), -1)
-    middle = 0.5 * (a + b)
-    barred = wanted & ~door & draws.chance(0.7, WALLS, 1)
-    bar = 0.02
-    lows, highs = torch.cat((lows, middle - bar, a), -1), torch.cat((highs, middle + bar, b), -1)
-    across = sill + (lintel - sill) * draws.uniform(WALLS, 1, low=0.4, high=0.8)
-    bottoms, tops = torch.cat((bottoms, sill, across - bar), -1), torch.cat((tops, lintel, across + bar), -1)
-    pieces = lows.shape[-1]
-    half = 0.5 * torch.stack((highs - lows, thick[..., None].expand_as(lows), tops - bottoms), -1)
-    outward = torch.where(is_partition[:, None], 0.0, 0.5 * thick[..., None]).expand_as(lows)
-    centre = torch.stack((0.5 * (lows + highs), outward, 0.5 * (bottoms + tops)), -1)
-    is_bar = torch.arange(pieces, device=draws.device) >= pieces - 4
-    half = torch.where((is_bar)[:, None] & (torch.arange(3, device=draws.device) == 1), 0.02, half)
-    allowed = ~is_partition[:, None] | shell.has_partition[:, None, None]
-    present = (highs - lows > 0.01) & (tops - bottoms > 0.01) & allowed & torch.cat((torch.ones(count, WALLS, 7, dtype=torch.bool, device=draws.device), barred, barred), -1)
-    material = torch.where(is_bar, 7, 2 + torch.arange(WALLS, device=draws.device)[:, None]).expand_as(present)
-    return centre, half, present, material
-
-
 def furnish(draws: Draws, shell: Shell, is_corridor: bool) -> Instances:
     fullness = draws.uniform(1, low=0.25, high=1.0)
     along = _along_walls(draws, shell, draw_instances(draws, ALONG_WALLS, 8), fullness * (0.35 if is_corridor else 0.9), lifted=False)
-    mounted = _along_walls(draws, shell, draw_instances(draws, ids("door") * 6 + MOUNTED if is_corridor else MOUNTED, 6), fullness, lifted=True)
+    mounted = _along_walls(
+        draws, shell, draw_instances(draws, ids("door") * 6 + MOUNTED if is_corridor else MOUNTED, 6), fullness, lifted=True
+    )
     groups = [along, mounted, _hanging(draws, shell, fullness)]
     tops = along
     if not is_corridor:
@@ -202,7 +82,7 @@ def _along_walls(draws: Draws, shell: Shell, items: Instances, chance: Tensor, l
     is_door = _is_one_of(items.template, ids("door", "radiator", "curtain"))
     z = torch.where(_is_one_of(items.template, ids("slant")), height - items.size[..., 2], z)
     z = torch.where(is_door, 0.0, torch.minimum(z, height - items.size[..., 2]))
-    position = torch.stack((middles[rows, wall, 0] + c * x - s * y, middles[rows, wall, 1] + s * x + c * y, z), -1)
+    position = xyz(middles[rows, wall, 0] + c * x - s * y, middles[rows, wall, 1] + s * x + c * y, z)
     fits = (items.size[..., 0] < length) & (z + items.size[..., 2] <= height) & (z >= 0)
     jitter = torch.where(draws.chance(0.15, count), draws.normal(count, std=0.15), 0.0) * (not lifted)
     return items.at(position, yaw + jitter, fits & draws.chance(chance, count))
@@ -226,9 +106,13 @@ def _seats(draws: Draws, shell: Shell, tables: Instances, fullness: Tensor) -> I
     side = torch.arange(4, device=draws.device).repeat(count)
     table = torch.arange(count, device=draws.device).repeat_interleave(4)
     yaw = tables.yaw[:, table] + 0.5 * math.pi * side
-    reach = 0.5 * torch.where(side % 2 == 0, tables.size[:, table, 1], tables.size[:, table, 0]) + draws.uniform(4 * count, low=0.05, high=0.5)
+    reach = 0.5 * torch.where(side % 2 == 0, tables.size[:, table, 1], tables.size[:, table, 0]) + draws.uniform(
+        4 * count, low=0.05, high=0.5
+    )
     shift = draws.normal(4 * count, std=0.15)
-    xy = tables.position[:, table, :2] + torch.stack((-torch.sin(yaw) * reach + torch.cos(yaw) * shift, torch.cos(yaw) * reach + torch.sin(yaw) * shift), -1)
+    xy = tables.position[:, table, :2] + torch.stack(
+        (-torch.sin(yaw) * reach + torch.cos(yaw) * shift, torch.cos(yaw) * reach + torch.sin(yaw) * shift), -1
+    )
     inside = (xy.abs() < 0.5 * torch.stack((shell.length, shell.width), -1)[:, None] - 0.25).all(-1)
     present = tables.present[:, table] & inside & draws.chance(fullness, 4 * count)
     return seats.at(torch.cat((xy, torch.zeros_like(xy[..., :1])), -1), yaw + draws.normal(4 * count, std=0.3), present)
@@ -254,9 +138,13 @@ def _on_tops(draws: Draws, supports: Instances, fullness: Tensor) -> Instances:
     yaw = supports.yaw[rows, on]
     xy = draws.uniform(count, 2, low=-0.4, high=0.4) * supports.size[rows, on, :2]
     c, s = torch.cos(yaw), torch.sin(yaw)
-    position = supports.position[rows, on] + torch.stack((c * xy[..., 0] - s * xy[..., 1], s * xy[..., 0] + c * xy[..., 1], top[rows, on]), -1)
+    position = supports.position[rows, on] + torch.stack(
+        (c * xy[..., 0] - s * xy[..., 1], s * xy[..., 0] + c * xy[..., 1], top[rows, on]), -1
+    )
     small = items.size[..., 2] < 0.9
-    return items.at(position, yaw + draws.uniform(count, low=-math.pi, high=math.pi), usable[rows, on] & small & draws.chance(fullness, count))
+    return items.at(
+        position, yaw + draws.uniform(count, low=-math.pi, high=math.pi), usable[rows, on] & small & draws.chance(fullness, count)
+    )
 
 
 def _outside(draws: Draws, shell: Shell) -> Instances:
@@ -265,7 +153,7 @@ def _outside(draws: Draws, shell: Shell) -> Instances:
     items = draw_instances(draws, OUTSIDE, count)
     angle, away = draws.uniform(count, high=2 * math.pi), draws.log_uniform(count, low=8.0, high=40.0) + shell.length[:, None]
     below = -draws.uniform(count, low=0.1, high=4.0)
-    position = torch.stack((away * torch.cos(angle), away * torch.sin(angle), below), -1)
+    position = xyz(away * torch.cos(angle), away * torch.sin(angle), below)
     return items.at(position, draws.uniform(count, high=2 * math.pi), draws.chance(0.7, count))
 
 
@@ -276,9 +164,7 @@ def _scatter(draws: Draws, shell: Shell, solids: Pieces) -> Pieces:
     lowest = (solids.rotation[..., 2, :].abs() * solids.half).sum(-1)
     aloft = draws.chance(0.12, count) * draws.uniform(count) * (shell.height[:, None] - 2 * lowest).clamp_min(0.0)
     present = draws.chance(draws.uniform(1, low=0.0, high=0.8), count)
-    return replace(
-        solids, centre=torch.cat((xy, (lowest + aloft)[..., None]), -1), order=torch.where(present, solids.order, torch.inf)
-    )
+    return replace(solids, centre=torch.cat((xy, (lowest + aloft)[..., None]), -1), order=torch.where(present, solids.order, torch.inf))
 
 
 def _stay(draws: Draws, shell: Shell, furniture: Instances) -> Stay:
@@ -288,7 +174,9 @@ def _stay(draws: Draws, shell: Shell, furniture: Instances) -> Stay:
     focus = furniture.position + 0.5 * furniture.size * torch.tensor([0.0, 0.0, 1.0], device=draws.device)
     anywhere = low[:, None] + (high - low)[:, None] * draws.uniform(8, 3)
     focus = torch.where(furniture.present[:, :8, None], focus[:, :8], anywhere)
-    return Stay(low, high, torch.zeros_like(half), focus, 0.45 * torch.sqrt(shell.length * shell.width), torch.zeros_like(shell.has_partition))
+    return Stay(
+        low, high, torch.zeros_like(half), focus, 0.45 * torch.sqrt(shell.length * shell.width), torch.zeros_like(shell.has_partition)
+    )
 
 
 def _is_one_of(template: Tensor, options: list[int]) -> Tensor:

@@ -102,20 +102,28 @@ def matrix(m: Tensor) -> Matrix:
     return Matrix(vec(m[..., 0, :]), vec(m[..., 1, :]), vec(m[..., 2, :]))
 
 
+def xyz(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    """Three of shape (...,) -> (..., 3)"""
+    return torch.stack((x, y, z), -1)
+
+
 def rotation_z(angle: Tensor) -> Tensor:
     """(...,) radians -> (..., 3, 3)"""
     c, s, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
-    return torch.stack((c, -s, zero, s, c, zero, zero, zero, zero + 1), -1).unflatten(-1, (3, 3))
+    return torch.stack((xyz(c, -s, zero), xyz(s, c, zero), xyz(zero, zero, zero + 1)), -2)
 
 
 def rotation_x(angle: Tensor) -> Tensor:
     """(...,) radians -> (..., 3, 3)"""
     c, s, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
-    return torch.stack((zero + 1, zero, zero, zero, c, -s, zero, s, c), -1).unflatten(-1, (3, 3))
+    return torch.stack((xyz(zero + 1, zero, zero), xyz(zero, c, -s), xyz(zero, s, c)), -2)
 
 
 def look_rotation(forward: Tensor, roll: Tensor) -> Tensor:
-    """R_world_cam of an optical camera (x right, y down, z forward) that looks along `forward` (..., 3), world z up, rolled about its axis."""
+    """(..., 3, 3) R_world_cam of an optical camera (x right, y down, z forward) that looks along `forward` (..., 3) in a world with z up.
+
+    roll (...,) radians about the optical axis.
+    """
     z = torch.nn.functional.normalize(forward, dim=-1)
     up = torch.tensor([0.0, 0.0, 1.0], device=z.device).expand_as(z)
     x = torch.nn.functional.normalize(torch.linalg.cross(z, up), dim=-1)

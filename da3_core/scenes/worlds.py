@@ -76,7 +76,8 @@ def assemble(seeds: Tensor, kind: int, parts: list[Pieces], light: Light, sky: S
     dressed = sample_materials(Draws(seeds, "materials", 8192), packed.families)
     rows = torch.arange(len(seeds), device=seeds.device)[:, None]
     return Worlds(
-        seed=seeds, kind=torch.full_like(seeds, kind), solids=solids(packed), materials=map_tensors(lambda column: column[rows, packed.surface], dressed),
+        seed=seeds, kind=torch.full_like(seeds, kind), solids=solids(packed),
+        materials=map_tensors(lambda column: column[rows, packed.surface], dressed),
         is_object=packed.is_object & torch.isfinite(packed.order), light=light, sky=sky, stay=stay,
     )  # fmt: skip
 

@@ -71,22 +71,21 @@ class PoseGate:
 
     def reset(self) -> None:
         self.is_open = True
-        self._verdicts = 0  # in a row, against the present state
-        self._since_check: int | None = None  # windows
+        self._against = 0  # checks in a row that spoke against the present state
+        self._windows: int | None = None  # since the last check
         self._last: Disagreement | None = None
 
     @property
     def reason(self) -> str:
         if self._last is None:
             return "given poses, not checked yet"
-        verdict = "agree with" if self.is_open else "contradict"
-        return f"given poses {verdict} the images: {self._last}"
+        return f"given poses {'agree with' if self._agrees(self._last) else 'contradict'} the images: {self._last}"
 
-    def is_due(self) -> bool:
-        """Whether this window is to be predicted without poses only to check them."""
-        due = self.is_open and (self._since_check is None or self._verdicts > 0 or self._since_check >= self._config.gate_interval)
-        self._since_check = None if self._since_check is None else self._since_check + 1
-        return due
+    def is_due(self, views: Sequence[View]) -> bool:
+        """Whether this window of posed views is to be predicted without its poses, only to check them. To be asked once a window."""
+        self._windows = None if self._windows is None else self._windows + 1
+        may_wait = self._windows is not None and self._windows < self._config.gate_interval and not self._against
+        return self.is_open and not may_wait and bool(_moving_pairs(views).numel())
 
     def check(self, views: Sequence[View], unposed: Prediction) -> None:
         """Takes in what a window of posed views looks like without its poses."""
@@ -95,9 +94,11 @@ class PoseGate:
             return
         given = torch.stack([view.T_world_cam for view in views if view.T_world_cam is not None])
         self._last = disagreement(given, unposed.T_cam_world.double(), pairs, self._min_baseline_m)
-        self._since_check = 1
-        agrees = self._last.rotation_deg <= self._config.gate_rotation_deg
-        agrees &= (self._last.direction_deg or 0.0) <= self._config.gate_translation_deg
-        self._verdicts = 0 if agrees == self.is_open else self._verdicts + 1
-        if self._verdicts >= (FAILURES_TO_DISTRUST if self.is_open else PASSES_TO_TRUST):
-            self.is_open, self._verdicts = not self.is_open, 0
+        self._windows = 0
+        self._against = 0 if self._agrees(self._last) == self.is_open else self._against + 1
+        if self._against >= (FAILURES_TO_DISTRUST if self.is_open else PASSES_TO_TRUST):
+            self.is_open, self._against = not self.is_open, 0
+
+    def _agrees(self, found: Disagreement) -> bool:
+        rotates_alike = found.rotation_deg <= self._config.gate_rotation_deg
+        return rotates_alike and (found.direction_deg or 0.0) <= self._config.gate_translation_deg

@@ -43,7 +43,7 @@ class ModeChooser:
             return Choice("unposed", lacking, trusts_poses=self._config.mode == "posed" or self._gate.is_open)
         if self._config.mode == "posed":
             return Choice("posed", "as set")
-        if self._gate.is_due():
+        if self._gate.is_due(views):
             self._gate.check(views, self._engine.infer(views, (), posed=False))
         return Choice("posed" if self._gate.is_open else "unposed", self._gate.reason, self._gate.is_open)
 

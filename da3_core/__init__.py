@@ -27,6 +27,7 @@ from .geometry.rigid import interpolate_rigid, invert_rigid, quaternion_from_rot
 from .model import PRESETS, CheckpointError, Model, build_model, load_model, save_model
 from .model.checkpoint import BUILT_IN_WEIGHTS
 from .model.presets import HUB_REPOSITORIES
+from .preprocess import plan_resize
 from .streaming import PoseBuffer, StaleStamp, Stream, Synchronizer, is_restart
 from .types import (
     BoolArray,
@@ -98,6 +99,7 @@ __all__ = [
     "is_restart",
     "load_model",
     "make_engine",
+    "plan_resize",
     "quaternion_from_rotation",
     "replace_setting",
     "ros_from_K",

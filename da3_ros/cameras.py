@@ -20,6 +20,8 @@ OVERRIDABLE = QoSOverridingOptions(
     policy_kinds=(QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 )
 
+NO_INFO = "no camera_info has come, images are dropped until then"
+
 
 @dataclass(frozen=True)
 class Arrival:
@@ -42,12 +44,12 @@ class CameraInput:
         config: CameraConfig,
         common: NodeConfig,
         on_image: Callable[[Arrival], None],
-        on_calibration: Callable[[str, str], None],
+        on_calibration: Callable[[str], None],
     ) -> None:
-        """on_calibration(camera, text) is called with '' when calibration is known (again), else with what is wrong with it."""
+        """on_calibration(name) is called when another camera_info has come, good or bad."""
         self.name = name
         self.calibration: Calibration | None = None
-        self.has_info = False
+        self.lacks = NO_INFO
         self._node, self._common = node, common
         self._on_image, self._on_calibration = on_image, on_calibration
         self._image_topic = config.image_topic or f"{name}/image_raw"
@@ -89,8 +91,7 @@ class CameraInput:
         try:
             self.calibration = calibration_from_msg(msg, self._common.rectified)
         except MessageError as error:
-            self.has_info = False
-            self._on_calibration(self.name, str(error))
-            return
-        self.has_info = True
-        self._on_calibration(self.name, "")
+            self.lacks = str(error)
+        else:
+            self.lacks = ""
+        self._on_calibration(self.name)

@@ -26,7 +26,7 @@ from rclpy.qos import qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
-from da3_core import Engine, FrameResult, ModelConfig, load_model, make_engine
+from da3_core import Engine, FrameResult, load_model, make_engine, plan_resize
 
 from .cameras import CameraInput
 from .diagnostics import Health, Level, Report
@@ -38,6 +38,7 @@ from .parameters import declare, from_ros
 from .poses import NoPoses, OdometryPoses, Poses, TfPoses, rigid_from_text
 from .publishers import Publishers
 from .recorder import Recorder
+from .settings import Parameters
 from .to_msg import StreamCounts
 
 SUCCESS, ERROR = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.ERROR
@@ -45,10 +46,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 EXIT_S = 1.0  # after a signal; then the process ends whatever an engine is busy with
 
 
-def load_engine(config: ModelConfig) -> Engine:
-    """The network and what runs it, ready for its first image."""
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-    return make_engine(config.engine, load_model(config.model, device=device), device)
+def load_engine(parameters: Parameters) -> Engine:
+    """The network and what runs it; built for full windows of the images' size where that is set, else by the first image."""
+    node, config = parameters.node, parameters.model
+    engine = make_engine(config.engine, load_model(config.model), config.device, parameters.stream.window.views)
+    if node.image_width_px and node.image_height_px:
+        preprocess = parameters.stream.preprocess
+        width_px, height_px = plan_resize(node.image_width_px, node.image_height_px, preprocess.size, preprocess.resize).network
+        engine.prepare((height_px, width_px), len(node.cameras))
+    return engine
 
 
 @dataclass
@@ -67,7 +73,7 @@ class Session:
 class DepthNode(LifecycleNode):  # type: ignore[misc]
     """`load` makes the engine from its settings; it is called in configure, never later."""
 
-    def __init__(self, load: Callable[[ModelConfig], Engine] = load_engine, **options: Any) -> None:
+    def __init__(self, load: Callable[[Parameters], Engine] = load_engine, **options: Any) -> None:
         super().__init__("da3", **options)
         self._load = load
         self._settings = declare(self)
@@ -126,7 +132,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         node = self._settings.node
         cameras = self._settings.cameras
         T_base_cam = {name: rigid_from_text(camera.extrinsics) for name, camera in cameras.items() if camera.extrinsics}
-        engine = self._load(self._settings.model)
+        engine = self._load(self._settings)
         transforms = None if node.pose_source == "none" else self._make_transforms()
         poses, odometry_subscription = self._make_poses(transforms, T_base_cam)
         self._session = Session(
@@ -230,9 +236,10 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         if self._run is not None:
             self._run.put(arrival)
 
-    def _on_calibration(self, camera: str, problem: str) -> None:
-        if problem:
-            self._health.raise_fault(f"{camera}/camera_info", problem, Level.ERROR)
+    def _on_calibration(self, camera: str) -> None:
+        lacks = self._session.cameras[camera].lacks if self._session is not None else ""
+        if lacks:
+            self._health.raise_fault(f"{camera}/camera_info", lacks, Level.ERROR)
         else:
             self._health.clear(f"{camera}/camera_info")
 

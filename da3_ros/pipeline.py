@@ -40,7 +40,8 @@ class CameraState(Protocol):
     """What is known of a camera; see cameras.py."""
 
     @property
-    def has_info(self) -> bool: ...
+    def lacks(self) -> str:
+        """Why its calibration is not known; empty: nothing is wrong."""
 
     @property
     def calibration(self) -> Calibration | None: ...
@@ -114,8 +115,8 @@ class Pipeline:
 
     def _usable_frame(self, arrival: Arrival) -> Frame | None:
         camera = self._cameras[arrival.camera]
-        if self._node.require_camera_info and not camera.has_info:
-            self._health.raise_fault(f"{arrival.camera}/camera_info", "images are dropped until a camera_info comes")
+        if self._node.require_camera_info and camera.lacks:
+            self._health.raise_fault(f"{arrival.camera}/camera_info", camera.lacks, Level.ERROR)
             self._health.drop("no camera_info")
             return None
         try:
@@ -152,7 +153,7 @@ class Pipeline:
         except torch.cuda.OutOfMemoryError as error:
             if not self._shrink_window(len(frames)):
                 raise
-            self._health.raise_fault("memory", f"out of GPU memory: the window has {self._config.window.views} views now ({error})")
+            self._health.raise_fault("memory", f"out of GPU memory: the window's bound is {self._config.window.views} now ({error})")
             return self._register(frames)
 
     def _shrink_window(self, fewest: int) -> bool:

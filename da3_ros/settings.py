@@ -19,6 +19,10 @@ class NodeConfig:
     cameras: tuple[str, ...] = setting(("camera",), "names of cameras; each has parameters <name>.image_topic and so on", read_only=True)
     autostart: bool = setting(True, "configure and activate without a lifecycle manager, and again after an error", read_only=True)
     build_only: bool = setting(False, "build the engine, then end", read_only=True)
+    image_width_px: int = setting(
+        0, "of the images: the engine is built for it in configure; 0: by the first image", range=(0, 16384), read_only=True
+    )
+    image_height_px: int = setting(0, "of the images, as the width", range=(0, 16384), read_only=True)
     image_transport: str = setting("raw", "how images come", choices=("raw", "compressed"), read_only=True)
     rectified: bool = setting(False, "images are rectified already: camera_info's P holds, K and D do not", read_only=True)
     require_camera_info: bool = setting(True, "drop a camera's images until its camera_info has come")

@@ -15,8 +15,10 @@ import world
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose, Quaternion, TransformStamped
 from nav_msgs.msg import Odometry
+from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
@@ -86,6 +88,10 @@ class Robot:
         self.wait_for(future.done, timeout_s, f"an answer of {service}")
         self.node.destroy_client(client)
         return future.result()
+
+    def set_parameters(self, node: str, parameters: list[Parameter]) -> bool:
+        request = SetParameters.Request(parameters=[parameter.to_parameter_msg() for parameter in parameters])
+        return all(result.successful for result in self.call(SetParameters, f"{node}/set_parameters", request).results)
 
     def wait_until_heard(self, timeout_s: float = 90.0) -> None:
         """Until the node listens to the images: it is active then, and discovery is over."""

@@ -1,7 +1,7 @@
 """The node with an engine that sees truly and can be told to fail: faults are injected where an engine would have them.
 
-FAULTS is a folder: while it holds a file `fail`, the engine raises; while `oom` does, windows of more than one view run out of memory;
-`delay` holds the seconds that an image takes; `build_fails` makes the engine fail to be built.
+FAULTS is a folder. While it holds a file `fail`, the engine raises (`fail_once`: a single time); while `oom`, windows of more than one
+view run out of memory; `delay` holds the seconds that an image takes; with `build_fails` the engine cannot be built.
 """
 
 from __future__ import annotations
@@ -14,16 +14,20 @@ from pathlib import Path
 import torch
 import world
 
-from da3_core import ModelConfig, Prediction, View
+from da3_core import Prediction, View
 from da3_ros.node import DepthNode, main
+from da3_ros.settings import Parameters
 
 FAULTS = Path(os.environ["FAULTS"])
 
 
 class FallibleEngine(world.TruthfulEngine):
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
-        if (FAULTS / "fail").exists():
+        if (FAULTS / "fail_once").exists():
+            (FAULTS / "fail_once").unlink()
             raise RuntimeError("an injected engine failure")
+        if (FAULTS / "fail").exists():
+            raise RuntimeError("an engine failure that stays")
         if (FAULTS / "oom").exists() and len(views) > 1:
             raise torch.cuda.OutOfMemoryError("an injected lack of memory")
         if (FAULTS / "delay").exists():
@@ -31,7 +35,7 @@ class FallibleEngine(world.TruthfulEngine):
         return super().infer(views, wanted, posed)
 
 
-def load(config: ModelConfig) -> FallibleEngine:
+def load(parameters: Parameters) -> FallibleEngine:
     if (FAULTS / "build_fails").exists():
         raise FileNotFoundError("no engine for this machine")
     return FallibleEngine()

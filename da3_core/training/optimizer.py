@@ -123,7 +123,7 @@ class AveragedWeights:
     @torch.no_grad()
     def swap(self) -> None:
         """Exchange the average and the network's weights in place; a second call puts both back."""
-        live, averaged = list(self.live.values()), list(self.averaged.values())
-        kept = [t.clone() for t in live]
-        torch._foreach_copy_(live, averaged)
-        torch._foreach_copy_(averaged, kept)
+        kept = {name: t.clone() for name, t in self.live.items()}  # all of them first: some names may share storage
+        for name, live in self.live.items():
+            live.copy_(self.averaged[name])
+            self.averaged[name].copy_(kept[name])

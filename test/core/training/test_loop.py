@@ -135,6 +135,18 @@ def test_two_processes_make_the_step_of_one(material: Path, tmp_path: Path) -> N
         torch.testing.assert_close(one[name], two[name], rtol=1e-5, atol=2e-6)
 
 
+@pytest.mark.slow
+def test_sharded_processes_make_the_steps_of_one_even_when_resumed(material: Path, tmp_path: Path) -> None:
+    settings = ["optimizer.name=adamw", "schedule.decay=constant", "report.validate_every=3"]
+    train(material / "settings.yaml", [*settings, "schedule.steps=3", f"output={tmp_path / 'one'}", "data.patches_per_step=64"])
+    sharded = [str(material / "settings.yaml"), *settings, "runtime.parallel=fsdp", f"output={tmp_path / 'two'}"]
+    run_two([*sharded, "schedule.steps=2", "runtime.checkpoint_activations=true"])
+    run_two([*sharded, "schedule.steps=3", "resume=true"])
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=5e-6)
+
+
 class Broken(Trainer):
     """A weight becomes infinite before the second step."""
 

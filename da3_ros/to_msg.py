@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from da3_core import Float64Array, FrameResult, K_from_ros, quaternion_from_rotation, setting, unproject
+from da3_core import Float32Array, Float64Array, FrameResult, K_from_ros, Uint8Array, quaternion_from_rotation, setting, unproject
 
 POINT_DTYPE = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4"), ("confidence", "<f4")])
 POINT_FIELD_FLOAT32 = 7
@@ -79,32 +79,47 @@ def header(types: MessageTypes, stamp_ns: int, frame_id: str) -> Any:
 def depth_image(types: MessageTypes, result: FrameResult, encoding: str = "32FC1") -> Any:
     """sensor_msgs/Image after REP 118: 32FC1 metres with NaN, or 16UC1 millimetres with 0 where unknown or beyond 65.535 m."""
     if encoding == "32FC1":
-        return _image(types, result, encoding, result.depth_m)
+        return float_image(types, result.stamp_ns, result.frame_id, result.depth_m)
     millimetres = np.rint(result.depth_m.astype(np.float64) * 1000.0)
     known = (millimetres > 0) & (millimetres <= np.iinfo(np.uint16).max)  # False for NaN
-    return _image(types, result, encoding, np.where(known, millimetres, 0).astype(np.uint16))
+    return _pixels(types, result.stamp_ns, result.frame_id, encoding, np.where(known, millimetres, 0).astype(np.uint16))
+
+
+def float_image(types: MessageTypes, stamp_ns: int, frame_id: str, values: Float32Array) -> Any:
+    """sensor_msgs/Image, 32FC1."""
+    return _pixels(types, stamp_ns, frame_id, "32FC1", values)
+
+
+def colour_image(types: MessageTypes, stamp_ns: int, frame_id: str, rgb: Uint8Array) -> Any:
+    """sensor_msgs/Image, rgb8."""
+    return _pixels(types, stamp_ns, frame_id, "rgb8", rgb)
 
 
 def confidence_image(types: MessageTypes, result: FrameResult) -> Any:
     """sensor_msgs/Image, 32FC1; an image of height 0 when the network has no confidence."""
     empty = np.empty((0, result.depth_m.shape[1]), np.float32)
-    return _image(types, result, "32FC1", empty if result.confidence is None else result.confidence)
+    return float_image(types, result.stamp_ns, result.frame_id, empty if result.confidence is None else result.confidence)
 
 
 def camera_info(types: MessageTypes, result: FrameResult) -> Any:
     """sensor_msgs/CameraInfo of the depth image: same header and size, no distortion left."""
-    h, w = result.depth_m.shape
+    height, width = result.depth_m.shape
+    return pinhole_info(types, result.stamp_ns, result.frame_id, result.K, (height, width))
+
+
+def pinhole_info(types: MessageTypes, stamp_ns: int, frame_id: str, K: Float64Array, size: tuple[int, int]) -> Any:
+    """sensor_msgs/CameraInfo of an image (height, width) without distortion; K (3, 3) with the first pixel's centre at (0, 0)."""
     P = np.zeros((3, 4))
-    P[:, :3] = result.K
+    P[:, :3] = K
     roi = types.message("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
     return types.message(
         "sensor_msgs/msg/CameraInfo",
-        header=header(types, result.stamp_ns, result.frame_id),
-        height=h,
-        width=w,
+        header=header(types, stamp_ns, frame_id),
+        height=size[0],
+        width=size[1],
         distortion_model="plumb_bob",
         d=types.sequence(np.zeros(5)),
-        k=np.ascontiguousarray(result.K, np.float64).reshape(9),
+        k=np.ascontiguousarray(K, np.float64).reshape(9),
         r=np.eye(3).reshape(9),
         p=P.reshape(12),
         binning_x=0,
@@ -150,27 +165,30 @@ def cloud_fields(types: MessageTypes, points: npt.NDArray[Any]) -> list[Any]:
 
 def pose_stamped(types: MessageTypes, result: FrameResult, world_frame: str) -> Any:
     """geometry_msgs/PoseStamped of the camera's optical frame in the world frame. The result must have a pose."""
-    return types.message(
-        "geometry_msgs/msg/PoseStamped",
-        header=header(types, result.stamp_ns, world_frame),
-        pose=_pose(types, _known_pose(result)),
-    )
+    return stamped_pose(types, result.stamp_ns, world_frame, _known_pose(result))
+
+
+def stamped_pose(types: MessageTypes, stamp_ns: int, frame_id: str, T: Float64Array) -> Any:
+    """geometry_msgs/PoseStamped of T (4, 4), metres."""
+    return types.message("geometry_msgs/msg/PoseStamped", header=header(types, stamp_ns, frame_id), pose=_pose(types, T))
 
 
 def odometry(types: MessageTypes, result: FrameResult, world_frame: str, child_suffix: str = "_da3") -> Any:
-    """nav_msgs/Odometry of our own child frame in the world frame; covariances and twist are not estimated and stay 0."""
-    vector = {"x": 0.0, "y": 0.0, "z": 0.0}
-    zero = types.message("geometry_msgs/msg/Vector3", **vector)
-    twist = types.message("geometry_msgs/msg/Twist", linear=zero, angular=types.message("geometry_msgs/msg/Vector3", **vector))
-    pose = types.message(
-        "geometry_msgs/msg/PoseWithCovariance", pose=_pose(types, _known_pose(result)), covariance=np.zeros(36, np.float64)
-    )
+    """nav_msgs/Odometry of our own child frame in the world frame. The result must have a pose."""
+    return stamped_odometry(types, result.stamp_ns, world_frame, result.frame_id + child_suffix, _known_pose(result))
+
+
+def stamped_odometry(types: MessageTypes, stamp_ns: int, parent: str, child: str, T_parent_child: Float64Array) -> Any:
+    """nav_msgs/Odometry; covariances and twist are not estimated and stay 0."""
+    zero = types.message("geometry_msgs/msg/Vector3", x=0.0, y=0.0, z=0.0)
+    twist = types.message("geometry_msgs/msg/Twist", linear=zero, angular=zero)
+    unknown = np.zeros(36, np.float64)
     return types.message(
         "nav_msgs/msg/Odometry",
-        header=header(types, result.stamp_ns, world_frame),
-        child_frame_id=result.frame_id + child_suffix,
-        pose=pose,
-        twist=types.message("geometry_msgs/msg/TwistWithCovariance", twist=twist, covariance=np.zeros(36, np.float64)),
+        header=header(types, stamp_ns, parent),
+        child_frame_id=child,
+        pose=types.message("geometry_msgs/msg/PoseWithCovariance", pose=_pose(types, T_parent_child), covariance=unknown),
+        twist=types.message("geometry_msgs/msg/TwistWithCovariance", twist=twist, covariance=unknown),
     )
 
 
@@ -242,15 +260,15 @@ def _placed_view(types: MessageTypes, result: FrameResult) -> Any:
     )
 
 
-def _image(types: MessageTypes, result: FrameResult, encoding: str, pixels: npt.NDArray[Any]) -> Any:
+def _pixels(types: MessageTypes, stamp_ns: int, frame_id: str, encoding: str, pixels: npt.NDArray[Any]) -> Any:
     return types.message(
         "sensor_msgs/msg/Image",
-        header=header(types, result.stamp_ns, result.frame_id),
+        header=header(types, stamp_ns, frame_id),
         height=pixels.shape[0],
         width=pixels.shape[1],
         encoding=encoding,
         is_bigendian=0,
-        step=pixels.shape[1] * pixels.itemsize,
+        step=pixels[0].nbytes if len(pixels) else 0,
         data=types.sequence(_as_bytes(pixels)),
     )
 

@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 OPSET = 20
+FOLDED_PREFIX = "folded_"
 LARGEST_SINGLE_FILE = 1_500_000_000  # bytes of weights; protobuf ends at 2 GB
 
 
@@ -23,7 +24,6 @@ def export(part: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
     """The graph of a part for inputs like these. Resampled position grids, rotary tables and embeddings are constants in it."""
     with torch.no_grad():
         graph = torch.export.export(part, tuple(inputs), strict=False).module()
-        assert isinstance(graph, GraphModule)
         fold_constants(graph)
         return torch.export.export(graph, tuple(inputs), strict=False)
 
@@ -40,7 +40,7 @@ def fold_constants(module: GraphModule) -> None:
     for node in [n for n in constants if n.op != "get_attr" and isinstance(constants[n], Tensor)]:
         if all(user in constants for user in node.users):
             continue
-        name = f"folded_{node.name}"
+        name = FOLDED_PREFIX + node.name
         module.register_buffer(name, constants[node])
         with module.graph.inserting_before(node):
             node.replace_all_uses_with(module.graph.get_attr(name))

@@ -64,6 +64,7 @@ class AnyViewEngine:
     def __init__(self, model: AnyView, programs: Programs, views: int) -> None:
         """`model` is where, and in the precision that, the programs expect it; `views`: of a full window."""
         self.programs = programs
+        self.dtype, self.device = model.backbone.cls_token.dtype, model.backbone.cls_token.device
         self._model, self._views = model, views
         self._size: Size | None = None
 

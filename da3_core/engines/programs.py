@@ -54,8 +54,9 @@ class Eager:
 class Programs:
     """Runs parts: with the best backend for the shapes it was prepared for, with the plain one for all others."""
 
-    def __init__(self, backends: Sequence[Backend], plain: Backend) -> None:
-        self._backends = [*backends, plain]
+    def __init__(self, backends: Sequence[Backend], plain: Backend, reason: str = "asked for") -> None:
+        self._backends = backends
+        self.reason = reason  # for the choice of the first backend
         self._plain = plain
         self._programs: dict[tuple[object, ...], Program] = {}
         self.runs: dict[str, str] = {}  # part -> backend, of the prepared ones
@@ -63,8 +64,15 @@ class Programs:
 
     def prepare(self, part: nn.Module, *inputs: Tensor, small: bool = False) -> None:
         """Builds a fast program for these shapes; a backend that cannot is reported and the next one taken."""
+        inputs = tuple(x.contiguous() for x in inputs)  # compiled code has strides built in
         tried = (self._try(backend, part, inputs) for backend in self._backends if backend.runs_small_parts or not small)
-        self._programs[_key(part, inputs)] = next(program for program in tried if program is not None)
+        self._programs[_key(part, inputs)] = next(filter(None, tried), None) or self._plain.build(part, inputs)
+
+    @property
+    def description(self) -> str:
+        """What runs what, for the log and the diagnostics."""
+        fast = ", ".join(f"{part} by {backend}" for part, backend in self.runs.items())
+        return "; ".join([self.reason, fast or f"all by {self._plain.name}", *self.refusals])
 
     def _try(self, backend: Backend, part: nn.Module, inputs: Sequence[Tensor]) -> Program | None:
         name = type(part).__name__
@@ -78,6 +86,7 @@ class Programs:
         return program
 
     def __call__(self, part: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
+        inputs = tuple(x.contiguous() for x in inputs)
         key = _key(part, inputs)
         if key not in self._programs:
             self._programs[key] = self._plain.build(part, inputs)

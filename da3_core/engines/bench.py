@@ -1,0 +1,204 @@
+"""What a new frame costs: engines against the network run anew, in the same process on the same images."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import cast
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from da3_core.engines.choice import make_engine
+from da3_core.engines.eager import FullRecompute
+from da3_core.engines.incremental import AnyViewEngine
+from da3_core.engines.programs import Eager, Programs
+from da3_core.model.checkpoint import load_model
+from da3_core.model.da3 import AnyView
+from da3_core.types import Prediction, View
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One window's figures. Times are medians over frames, from uint8 images on the host; `frame_ms` until depth and pose are on the
+    device, `frame_to_host_ms` until they are float32 on the host."""
+
+    model: str
+    views: int
+    wanted: int
+    size: Size
+    engine: str
+    precision: str
+    posed: bool
+    frame_ms: float
+    frame_to_host_ms: float
+    slowest_ms: float  # 95 of 100 frames are faster
+    recompute_ms: float
+    memory_mb: float  # of the device, weights and engine included; on a CPU not known (0)
+    depth_error: float  # median relative difference from the network run anew in float32
+    gflop: float  # of a new frame
+    weights_mb: float
+    prepare_s: float  # until the engine was ready
+    description: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """A full window of `views` images (H, W) that one new view enters, for which depth is wanted; or, with `all_wanted`, one whose views
+    are all new and all wanted."""
+
+    size: Size
+    views: int
+    posed: bool = False
+    all_wanted: bool = False
+
+    @property
+    def wanted(self) -> list[int]:
+        return list(range(self.views)) if self.all_wanted else [self.views - 1]
+
+    def windows(self) -> Iterator[list[View]]:
+        """Windows of random images along a path, without end."""
+        generator = torch.Generator().manual_seed(0)
+        step = self.views if self.all_wanted else 1
+        window = [_view(i, self.size, generator) for i in range(self.views)]
+        for next_id in itertools.count(self.views, step):
+            yield window
+            window = [*window[step:], *(_view(next_id + i, self.size, generator) for i in range(step))]
+
+
+def random_model(preset: str) -> AnyView:
+    """Weights of the order of one over the square root of the fan-in: untrained, but every part has a say in the result."""
+    torch.manual_seed(0)
+    model = load_model(preset, weights=None)
+    for parameter in model.parameters():
+        if parameter.dim() > 1 and parameter.shape[0] > 1:
+            torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    return cast(AnyView, model)
+
+
+def bench_window(
+    model: AnyView, name: str, engine_name: str, case: Case, *, device: str = "auto", precision: str = "auto", frames: int = 50
+) -> Row:
+    """Measures one row. `model` is in float32."""
+    started, memory = time.perf_counter(), _used_memory_mb()
+    engine = cast(AnyViewEngine, make_engine(engine_name, model, device, case.views, precision))
+    engine.prepare(case.size, len(case.wanted))
+    prepare_s = time.perf_counter() - started
+    windows = list(itertools.islice(case.windows(), frames + 1))
+    device_ms = times_ms(lambda window: engine.predict(window, case.wanted, case.posed), windows)
+    engine.reset()
+    host_ms = times_ms(lambda window: engine.infer(window, case.wanted, case.posed), windows)
+    prediction = engine.infer(windows[-1], case.wanted, case.posed)
+    memory = _used_memory_mb() - memory
+    reference = FullRecompute(model.to(engine.device), engine.kind)
+    recompute_ms = times_ms(lambda window: reference.infer(window, case.wanted, case.posed), windows[: max(3, frames // 10)])
+    return Row(
+        model=name,
+        views=case.views,
+        wanted=len(case.wanted),
+        size=case.size,
+        engine=engine_name,
+        precision=str(engine.dtype).removeprefix("torch."),
+        posed=case.posed,
+        frame_ms=median(device_ms),
+        frame_to_host_ms=median(host_ms),
+        slowest_ms=sorted(device_ms)[int(0.95 * len(device_ms))],
+        recompute_ms=median(recompute_ms),
+        memory_mb=memory,
+        depth_error=depth_error(prediction, reference.infer(windows[-1], case.wanted, case.posed)),
+        gflop=gflop_of_a_frame(model, case),
+        weights_mb=sum(p.numel() for p in model.parameters()) * engine.dtype.itemsize / 1e6,
+        prepare_s=prepare_s,
+        description=engine.programs.description,
+    )
+
+
+def times_ms(run: Callable[[list[View]], object], windows: Sequence[list[View]]) -> list[float]:
+    """Of every window but the first, which fills what is kept."""
+    times = []
+    for window in windows:
+        started = time.perf_counter()
+        run(window)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(1e3 * (time.perf_counter() - started))
+    return times[1:]
+
+
+def gflop_of_a_frame(model: AnyView, case: Case) -> float:
+    """Floating-point operations that the network needs for a new frame of a full window, counted."""
+    device = next(model.parameters()).device
+    engine = AnyViewEngine(model, Programs([], Eager(device)), case.views)
+    first, second = itertools.islice(case.windows(), 2)
+    engine.infer(first, case.wanted, case.posed)
+    counted_attention = SDPBackend.EFFICIENT_ATTENTION if device.type == "cuda" else SDPBackend.MATH
+    with sdpa_kernel(counted_attention), FlopCounterMode(display=False) as counter:
+        engine.predict(second, case.wanted, case.posed)
+    return float(counter.get_total_flops()) / 1e9
+
+
+def depth_error(prediction: Prediction, reference: Prediction) -> float:
+    """Median relative difference of depth."""
+    if prediction.depth is None or reference.depth is None:
+        raise ValueError("there is no depth to compare: ask for some")
+    return float(((prediction.depth - reference.depth).abs() / reference.depth).median())
+
+
+def table(rows: Sequence[Row]) -> str:
+    """For people."""
+    head = (
+        "model",
+        "views",
+        "wanted",
+        "size",
+        "engine",
+        "precision",
+        "poses",
+        "ms/frame",
+        "frames/s",
+        "to host",
+        "recompute",
+        "times",
+        "MB",
+        "error",
+    )
+    lines = [head, *map(_cells, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def _cells(r: Row) -> tuple[str, ...]:
+    return (
+        *(r.model, str(r.views), str(r.wanted), f"{r.size[0]}x{r.size[1]}", r.engine, r.precision, "given" if r.posed else "none"),
+        *(f"{r.frame_ms:.2f}", f"{1e3 / r.frame_ms:.1f}", f"{r.frame_to_host_ms:.2f}", f"{r.recompute_ms:.1f}"),
+        *(f"{r.recompute_ms / r.frame_ms:.1f}", f"{r.memory_mb:.0f}", f"{r.depth_error:.1e}"),
+    )
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    """For programs."""
+    return json.dumps([dataclasses.asdict(row) for row in rows], indent=1)
+
+
+def _view(view_id: int, size: Size, generator: torch.Generator) -> View:
+    H, W = size
+    image = torch.randint(0, 256, (3, H, W), generator=generator, dtype=torch.uint8)
+    K = torch.tensor([[0.8 * W, 0, W / 2], [0, 0.8 * W, H / 2], [0, 0, 1]], dtype=torch.float64)
+    T_world_cam = torch.eye(4, dtype=torch.float64)
+    T_world_cam[0, 3] = 0.2 * view_id
+    return View(view_id, "bench", view_id, image, K, T_world_cam)
+
+
+def _used_memory_mb() -> float:
+    if not torch.cuda.is_available():
+        return 0.0
+    free, total = torch.cuda.mem_get_info()
+    return (total - free) / 1e6

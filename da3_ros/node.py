@@ -39,7 +39,7 @@ from .poses import NoPoses, OdometryPoses, Poses, TfPoses, rigid_from_text
 from .publishers import Publishers
 from .recorder import Recorder
 from .settings import Parameters
-from .to_msg import StreamCounts
+from .to_msg import RclpyTypes, StreamCounts
 
 SUCCESS, ERROR = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.ERROR
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -140,7 +140,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
             {name: CameraInput(self, name, camera, node, self._on_image, self._on_calibration) for name, camera in cameras.items()},
             transforms,
             poses,
-            Publishers(self, node.cameras),
+            Publishers(self, node.cameras, RclpyTypes()),
             Recorder(node.save_voxel_m, node.save_max_points),
             odometry_subscription,
         )

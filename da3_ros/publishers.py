@@ -19,7 +19,7 @@ from .frames import make_broadcaster
 from .libraries import make_cloud_maker
 from .settings import Parameters
 from .to_msg import (
-    RclpyTypes,
+    MessageTypes,
     StreamCounts,
     camera_info,
     confidence_image,
@@ -46,9 +46,8 @@ class CameraPublishers:
 class Publishers:
     """All outputs of one configured node."""
 
-    def __init__(self, node: Any, cameras: Sequence[str]) -> None:
-        self._node = node
-        self._types = RclpyTypes()
+    def __init__(self, node: Any, cameras: Sequence[str], types: MessageTypes) -> None:
+        self._node, self._types = node, types
         self._point_cloud = make_cloud_maker()
         self._broadcaster = make_broadcaster(node)
         self._created: list[Any] = []

@@ -10,7 +10,6 @@ from launch import LaunchDescription
 
 def generate_launch_description() -> LaunchDescription:
     share = FindPackageShare("da3")
-    forwarded = ["params_file", "rviz"]
     arguments = [
         DeclareLaunchArgument("bag", description="folder or file of the recording"),
         DeclareLaunchArgument("rate", default_value="1.0", description="speed of the replay"),
@@ -23,7 +22,11 @@ def generate_launch_description() -> LaunchDescription:
     ]
     node = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(PathJoinSubstitution([share, "launch", "da3.launch.py"])),
-        launch_arguments=[("use_sim_time", "true"), *((name, LaunchConfiguration(name)) for name in forwarded)],
+        launch_arguments={
+            "params_file": LaunchConfiguration("params_file"),
+            "rviz": LaunchConfiguration("rviz"),
+            "use_sim_time": "true",
+        }.items(),
     )
     bag = ExecuteProcess(
         cmd=["ros2", "bag", "play", LaunchConfiguration("bag"), "--clock", "100", "--loop", "--rate", LaunchConfiguration("rate")],

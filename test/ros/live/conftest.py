@@ -66,7 +66,7 @@ StartNode = Callable[..., NodeProcess]
 
 
 def starter(make_folder: Callable[[], Path]) -> Iterator[StartNode]:
-    """start(program, arguments, prepare=faults to begin with, defaults, **parameters): __ in names stands for a dot."""
+    """start(program, arguments after --ros-args, prepare=faults to begin with, defaults, **parameters): __ in names stands for a dot."""
     started: list[NodeProcess] = []
 
     def start(

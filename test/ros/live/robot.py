@@ -117,7 +117,10 @@ class Robot:
         self._images[camera].publish(message)
 
     def send_tf(self, number: int) -> None:
-        self._tf.publish(TFMessage(transforms=[transform(number, "odom", "base_link", world.T_world_body(number))]))
+        self.publish_tf(TFMessage(transforms=[transform(number, "odom", "base_link", world.T_world_body(number))]))
+
+    def publish_tf(self, message: TFMessage) -> None:
+        self._tf.publish(message)
 
     def send_odometry(self, message: Odometry) -> None:
         self._odometry.publish(message)

@@ -1,0 +1,115 @@
+"""Nothing is made for topics that nobody listens to, and ROS's own conversion libraries give the same bytes as ours."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2: make ros-test")
+
+import rclpy
+import robot as r
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import CameraInfo, Image
+
+from da3_core import FrameResult, ScaleEstimate
+from da3_ros.from_msg import rgb_from_image, rigid_from_msg
+from da3_ros.libraries import CV_BRIDGE_ENCODINGS, make_cloud_maker, make_image_decoder, make_rigid_reader
+from da3_ros.publishers import Publishers
+from da3_ros.settings import CameraConfig, Parameters
+from da3_ros.to_msg import RclpyTypes, StreamCounts, point_cloud
+
+PARAMETERS = Parameters(cameras={"camera": CameraConfig()})
+
+
+class CountingTypes(RclpyTypes):
+    """Counts the messages that are made, nested ones included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: Counter[str] = Counter()
+
+    def message(self, name: str, /, **fields: Any) -> Any:
+        self.made[name] += 1
+        return super().message(name, **fields)
+
+
+def result(number: int = 7) -> FrameResult:
+    rng = np.random.default_rng(number)
+    depth = rng.uniform(1, 5, (28, 42)).astype(np.float32)
+    depth[3:6, 4] = np.nan
+    return FrameResult(
+        camera="camera",
+        frame_id="camera_optical",
+        stamp_ns=number,
+        depth_m=depth,
+        confidence=np.full_like(depth, 1.5),
+        image=rng.integers(0, 256, (28, 42, 3), dtype=np.uint8),
+        K=np.array([[40.0, 0, 20.5], [0, 40.0, 13.5], [0, 0, 1]]),
+        T_world_cam=np.eye(4),
+        mode="posed",
+        mode_reason="",
+        scale=ScaleEstimate(1.0, 0.01, "baselines"),
+        window_views=1,
+    )
+
+
+@pytest.fixture
+def node() -> Iterator[LifecycleNode]:
+    context = Context()
+    rclpy.init(context=context, domain_id=15)
+    node = LifecycleNode("da3", context=context)
+    yield node
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def test_nothing_is_made_while_nobody_listens(node: LifecycleNode) -> None:
+    types = CountingTypes()
+    publishers = Publishers(node, ["camera"], types)
+    node.trigger_configure()
+    node.trigger_activate()
+    publishers.publish([result()], PARAMETERS, StreamCounts(1, 1, 0), 0.1)
+    assert not types.made["sensor_msgs/msg/Image"] and not types.made["sensor_msgs/msg/PointCloud2"]
+    assert not types.made["da3/msg/StreamStatus"] and not types.made["nav_msgs/msg/Odometry"]
+    assert types.made["geometry_msgs/msg/TransformStamped"] == 1  # TF is one topic for all: nobody knows who listens for what
+
+    heard: list[Any] = []
+    node.create_subscription(CameraInfo, "/da3/camera/depth/camera_info", heard.append, 10)
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    for _ in range(100):
+        publishers.publish([result()], PARAMETERS, StreamCounts(1, 1, 0), 0.1)
+        executor.spin_once(timeout_sec=0.05)
+        if heard:
+            break
+    assert heard and not types.made["sensor_msgs/msg/Image"]
+    executor.shutdown()
+
+
+@pytest.mark.parametrize("encoding", sorted(CV_BRIDGE_ENCODINGS))
+def test_cv_bridge_decodes_to_the_same_bytes(encoding: str) -> None:
+    pytest.importorskip("cv_bridge", reason="cv_bridge is not on PyPI")
+    channels = {"mono8": 1, "rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4}.get(encoding, 1)
+    data = np.random.default_rng(1).integers(0, 256, (28, 42 * channels), dtype=np.uint8)
+    image = Image(height=28, width=42, encoding=encoding, step=42 * channels, data=data.tobytes())
+    np.testing.assert_array_equal(make_image_decoder()(image), rgb_from_image(image))
+
+
+@pytest.mark.parametrize("layout", ["organised", "dense"])
+def test_sensor_msgs_py_makes_the_same_cloud(layout: str) -> None:
+    pytest.importorskip("sensor_msgs_py", reason="sensor_msgs_py is not on PyPI")
+    types = RclpyTypes()
+    assert make_cloud_maker()(types, result(), layout) == point_cloud(types, result(), layout)
+
+
+def test_tf_transformations_reads_the_same_rotation() -> None:
+    pytest.importorskip("tf_transformations", reason="tf_transformations is not on PyPI")
+    pose = r.odometry(5).pose.pose
+    np.testing.assert_allclose(make_rigid_reader()(pose), rigid_from_msg(pose), atol=1e-12)

@@ -21,7 +21,8 @@ from da3_core.types import ScaleEstimate, ScaleSource
 
 WINDOW_LOG_SIGMA = 0.05  # of the scale that a window of the usual quality measures
 HELD_LOG_SIGMA = 0.05  # what a scale may change by from one window to the next, unseen
-SURPRISE_SIGMAS = 4.0  # a window's own scale that misses the last one by more shows that the unit has changed
+SURPRISE_SIGMAS = 3.0  # a window's own scale that misses what was expected by more calls for an explanation
+CONTRADICTIONS = 30  # in a row, after which measurements are believed rather than the chain: by then, views from before a jump have left
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,10 @@ def baselines_measured(given_m: Tensor, predicted: Tensor, config: ScaleConfig) 
 class RunningScale:
     """A Kalman filter of one state, the logarithm of metres per network unit of the current window.
 
-    Without a chain, `memory` is the weight of the past against a window of the usual quality while the unit is steady: with a random walk
-    of variance q the steady gain is 1 - memory. A window whose own scale misses the last one by far is believed at once: what it measured
-    is wrong by what its variance says, a unit that no longer holds by anything.
+    A chain predicts it. A measurement that misses the prediction by far is taken for one of poses that jumped, and left out, unless
+    that goes on and on: then the chain was wrong. Without a chain the last value predicts it, with `memory` as the weight of the past
+    against a window of the usual quality: a random walk of variance q makes the steady gain 1 - memory. There a measurement that misses
+    by far is believed at once: it is wrong by what its variance says, a unit that no longer holds by anything.
     """
 
     def __init__(self, config: ScaleConfig) -> None:
@@ -58,6 +60,7 @@ class RunningScale:
     def reset(self) -> None:
         self._log = LogScale(0.0, math.inf)
         self._source: ScaleSource = "none"
+        self._contradictions = 0
 
     @property
     def estimate(self) -> ScaleEstimate:
@@ -73,21 +76,33 @@ class RunningScale:
 
         unknown: the source to report while metres are not known.
         """
-        log = chained or self._walked(measured)
+        if chained:
+            measured = self._without_contradictions(measured, chained)
+        log = _doubted(chained or self._walked(measured), measured)
         for measurement in measured.values():
             log = _corrected(log, measurement)
         self._log = log
         *_, source = ("chained" if chained else "held", *measured)
         self._source = source if self.is_known else unknown
 
+    def _without_contradictions(self, measured: Mapping[ScaleSource, LogScale], chained: LogScale) -> Mapping[ScaleSource, LogScale]:
+        agreeing = {source: scale for source, scale in measured.items() if not _is_surprise(scale, chained)}
+        self._contradictions = self._contradictions + 1 if len(agreeing) < len(measured) else 0
+        return agreeing if self._contradictions < CONTRADICTIONS else measured
+
     def _walked(self, measured: Mapping[ScaleSource, LogScale]) -> LogScale:
-        """The last value, as uncertain as a window more makes it."""
-        walk = self._walk if measured else HELD_LOG_SIGMA**2
-        for measurement in measured.values() if self.is_known else ():
-            expected = self._log.variance + measurement.variance
-            squared_miss = (measurement.value - self._log.value) ** 2
-            walk = max(walk, squared_miss - expected) if squared_miss > SURPRISE_SIGMAS**2 * expected else walk
-        return LogScale(self._log.value, self._log.variance + walk)
+        """The last value, as uncertain as one window more makes it."""
+        return LogScale(self._log.value, self._log.variance + (self._walk if measured else HELD_LOG_SIGMA**2))
+
+
+def _is_surprise(scale: LogScale, expected: LogScale) -> bool:
+    return abs(scale.value - expected.value) > SURPRISE_SIGMAS * math.sqrt(scale.variance + expected.variance)
+
+
+def _doubted(expected: LogScale, measured: Mapping[ScaleSource, LogScale]) -> LogScale:
+    """What was expected, as uncertain as a surprise shows it to be."""
+    misses = [(scale.value - expected.value) ** 2 for scale in measured.values() if _is_surprise(scale, expected)]
+    return LogScale(expected.value, expected.variance + max(misses, default=0.0))
 
 
 def _corrected(prior: LogScale, measurement: LogScale) -> LogScale:

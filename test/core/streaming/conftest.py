@@ -51,6 +51,7 @@ class RoomEngine:
     depth_noise: float = 0.02  # of a pixel, as a share
     outliers: float = 0.0  # share of the pixels that are anything
     focal_error: float = 1.0  # by which the predicted focal length is too long
+    believes_poses: bool = True
     truth: dict[tuple[str, int], Float64Array] = field(default_factory=dict)
     calls: list[tuple[int, tuple[int, ...], bool]] = field(default_factory=list)  # views, wanted, posed
 
@@ -61,8 +62,7 @@ class RoomEngine:
         generator = torch.Generator().manual_seed(sum(v.stamp_ns for v in views) // 100_000_000 * 2 + posed)
         if self.kind in ("mono", "metric"):
             return Prediction(depth=(depth * 300 / 60)[list(wanted)].float(), sky=torch.zeros(len(wanted), HEIGHT_PX, WIDTH_PX))
-        # a network believes the poses that it is given, and may be led astray by them
-        believed = torch.stack([v.T_world_cam for v in views]) if posed else true
+        believed = torch.stack([v.T_world_cam for v in views]) if posed and self.believes_poses else true
         reference = 0 if posed else int(torch.randint(len(views), (), generator=generator))
         T_reference_cam = invert_rigid(believed[reference]) @ believed @ self._noise(len(views), generator)
         unit = self._unit(depth, true, generator)

@@ -95,6 +95,16 @@ def test_bad_odometry_is_noticed_reported_and_forgiven(room) -> None:
     np.testing.assert_array_equal(drive.results[-1].T_world_cam, given[-1])
 
 
+def test_a_world_that_jumps_once_as_a_relocalised_one_does_leaves_the_metres_alone(room) -> None:
+    path = [room.pose(z=-3 + 0.08 * k, yaw_deg=2 * k) for k in range(60)]
+    jump = np.array([[0, 0, 0, 0.0], [0, 0, 0, 0], [0, 0, 0, 1.5], [0, 0, 0, 0]])
+    given = [T + jump if k >= 30 else T for k, T in enumerate(path)]
+    drive = room.drive(room.Engine(believes_poses=False), path, given)
+    assert errors(drive.depth_ratios[10:]).max() < 0.08
+    assert set(drive.modes[-15:]) == {"posed"}
+    np.testing.assert_array_equal(drive.results[-1].T_world_cam, given[-1])
+
+
 def test_poses_that_are_set_are_not_checked(room) -> None:
     path = [room.pose(z=0.1 * k) for k in range(30)]
     engine = room.Engine()

@@ -70,7 +70,7 @@ def test_a_steady_unit_is_averaged_with_the_weight_that_memory_says() -> None:
             scale.step(measured(2 * math.exp(rng.normal(0, 0.05))), None, unknown="none")
             errors += [math.log(scale.estimate.value / 2)] if k > 100 else []
         gain = 1 - memory
-        assert np.std(errors) == pytest.approx(0.05 * math.sqrt(gain / (2 - gain)), rel=0.25)
+        assert np.std(errors) == pytest.approx(0.05 * math.sqrt(gain / (2 - gain)), rel=0.4)
 
 
 def test_a_unit_that_jumps_is_followed_at_once_and_one_that_wanders_without_lag() -> None:
@@ -98,6 +98,18 @@ def test_it_holds_when_it_cannot_see_and_grows_less_certain() -> None:
     assert scale.estimate.log_variance == pytest.approx(before.log_variance + 10 * 0.05**2)
 
 
+def test_poses_that_jump_once_do_not_move_a_chained_scale_and_a_chain_that_was_wrong_gives_way() -> None:
+    scale = RunningScale(CONFIG)
+    scale.step(measured(2.0, 0.03), None, unknown="none")
+    for _ in range(29):
+        scale.step(measured(9.0, 0.03), LogScale(math.log(2.0), 0.001), unknown="none")
+        assert scale.estimate.value == pytest.approx(2.0)
+        assert scale.estimate.source == "chained"
+    scale.step(measured(9.0, 0.03), LogScale(math.log(2.0), 0.001), unknown="none")
+    assert scale.estimate.value == pytest.approx(9.0, rel=0.01)
+    assert scale.estimate.source == "baselines"
+
+
 def test_the_chain_carries_the_unit_over() -> None:
     scale = RunningScale(CONFIG)
     scale.step(measured(2.0), None, unknown="none")
@@ -105,7 +117,7 @@ def test_the_chain_carries_the_unit_over() -> None:
     assert scale.estimate.value == pytest.approx(6.0)
     assert scale.estimate.source == "chained"
     # and is averaged with a measurement by inverse variance
-    scale.step(measured(4.0, math.sqrt(0.004)), LogScale(math.log(6.0), 0.004), unknown="none")
-    assert scale.estimate.value == pytest.approx(math.sqrt(24.0))
+    scale.step(measured(5.5, math.sqrt(0.004)), LogScale(math.log(6.0), 0.004), unknown="none")
+    assert scale.estimate.value == pytest.approx(math.sqrt(33.0))
     assert scale.estimate.log_variance == pytest.approx(0.002)
     assert scale.estimate.source == "baselines"

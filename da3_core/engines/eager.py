@@ -15,9 +15,10 @@ from da3_core.types import EngineKind, Prediction, View
 class FullRecompute:
     """The model's own forward over the whole window, as published code runs it."""
 
-    def __init__(self, model: Model, kind: EngineKind) -> None:
+    def __init__(self, model: Model, kind: EngineKind, autocast: torch.dtype | None = None) -> None:
         """`model`: float32, on the device that it shall run on."""
         self.kind = kind
+        self._autocast = autocast
         self._model = model
         self._device = next(model.parameters()).device
         self._normalise = Normalise().to(self._device)
@@ -25,6 +26,10 @@ class FullRecompute:
     @torch.no_grad()
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
         """See `Engine`."""
+        with torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
+            return self._infer(views, wanted, posed)
+
+    def _infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
         images = self._normalise(torch.stack([view.image for view in views]).to(self._device)).unsqueeze(0)
         if isinstance(self._model, Mono):
             prediction = self._model(images)

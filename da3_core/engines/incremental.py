@@ -44,7 +44,8 @@ class KeptViews:
             self._make_ring(len(views))
         new = self._ring.missing(ids)
         for group in [new] if len(new) == self._together else [[i] for i in new]:
-            encoded = self._programs(self._encode, torch.stack([views[i].image for i in group]))
+            images = [views[i].image for i in group]
+            encoded = self._programs(self._encode, images[0].unsqueeze(0) if len(images) == 1 else torch.stack(images))
             for j, i in enumerate(group):
                 self._ring.keep(ids[i], [x[j] for x in encoded], ids)
         return torch.tensor(self._ring.slots(ids))

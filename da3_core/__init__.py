@@ -28,6 +28,8 @@ from .model import PRESETS, CheckpointError, Model, build_model, load_model, sav
 from .model.checkpoint import BUILT_IN_WEIGHTS
 from .model.presets import HUB_REPOSITORIES
 from .preprocess import plan_resize
+from .scenes import DEMO
+from .scenes.path import PathSettings, RobotFrame, RobotOdometry, RobotPath, robot_path
 from .streaming import PoseBuffer, StaleStamp, Stream, Synchronizer, is_restart
 from .types import (
     BoolArray,
@@ -48,11 +50,9 @@ from .types import (
     View,
 )
 
-if TYPE_CHECKING:
-    from .training.loop import train
-
 __all__ = [
     "BUILT_IN_WEIGHTS",
+    "DEMO",
     "ENGINES",
     "HUB_REPOSITORIES",
     "PRESETS",
@@ -73,11 +73,15 @@ __all__ = [
     "ModeConfig",
     "Model",
     "ModelConfig",
+    "PathSettings",
     "PoseBuffer",
     "PoseConfig",
     "Prediction",
     "PreprocessConfig",
     "RigConfig",
+    "RobotFrame",
+    "RobotOdometry",
+    "RobotPath",
     "ScaleConfig",
     "ScaleEstimate",
     "Sim3",
@@ -102,6 +106,7 @@ __all__ = [
     "plan_resize",
     "quaternion_from_rotation",
     "replace_setting",
+    "robot_path",
     "ros_from_K",
     "rotation_angle",
     "rotation_from_quaternion",
@@ -113,11 +118,14 @@ __all__ = [
     "unproject",
 ]
 
-
-def __getattr__(name: str) -> object:
-    """`train` brings PyTorch's distributed parts along: seconds that nothing else needs."""
-    if name != "train":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if TYPE_CHECKING:
     from .training.loop import train
+else:
 
-    return train
+    def __getattr__(name: str) -> object:
+        """`train` brings PyTorch's distributed parts along: seconds that nothing else needs."""
+        if name != "train":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from .training.loop import train
+
+        return train

@@ -42,17 +42,14 @@ class AnyViewTraining(Objective):
 
     def __init__(self, network: nn.Module, config: LossConfig, bf16: bool, labels: Labels) -> None:
         super().__init__()
-        self.network, self.config, self.labels = network, config, labels
+        self.network, self.config, self.labels, self.measure = network, config, labels, measure
         self.autocast = partial(autocast, bf16)
 
     def forward(self, samples: Samples, draw: Draw) -> Values:
         """The losses of a batch; "loss" is their weighted sum."""
         samples = self.labels(samples, draw)
         posed = draw.chances[0] < self.config.pose_conditioning
-        prediction = self.predict(samples, posed)
-        truth = truth_from_samples(samples, map_size(prediction))
-        parts = anyview_losses(prediction, truth, self.config)
-        return {name: value.mean() for name, value in parts.items()} | aligned_scores(prediction, truth)
+        return self.measure(self.predict(samples, posed), samples, self.config)
 
     def predict(self, samples: Samples, posed: bool) -> Prediction:
         """The network on the samples' images, with their cameras when `posed`."""
@@ -120,6 +117,13 @@ def truth_from_samples(samples: Samples, rays_size: tuple[int, int]) -> AnyViewT
 def sample_depth(depth: Tensor, size: tuple[int, int]) -> Tensor:
     """Depth (B, N, H, W) at the pixels nearest to a coarser map's: no mixing across edges."""
     return F.interpolate(depth, size, mode="nearest-exact")
+
+
+def measure(prediction: Prediction, samples: Samples, config: LossConfig) -> Values:
+    """Means of the losses and scores of a batch."""
+    truth = truth_from_samples(samples, map_size(prediction))
+    means = {name: value.mean() for name, value in anyview_losses(prediction, truth, config).items()}
+    return means | aligned_scores(prediction, truth)
 
 
 def anyview_losses(prediction: Prediction, truth: AnyViewTruth, config: LossConfig) -> Values:

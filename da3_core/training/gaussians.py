@@ -40,23 +40,14 @@ class GaussianTraining(Objective):
         super().__init__()
         if network.gaussian_head is None:
             raise ValueError("this network has no Gaussian head: choose da3-giant, or a preset with gaussian_head")
-        self.network, self.config = network.requires_grad_(False), config
+        self.network, self.config, self.measure = network.requires_grad_(False), config, measure
         network.gaussian_head.requires_grad_(True)
         self.autocast = partial(autocast, bf16)
         self.rasterise = rasterise or load_rasteriser()
 
     def forward(self, samples: Samples, draw: Draw) -> Values:
         """The losses of a batch; "loss" is their weighted sum."""
-        image, depth, context = self.render(samples)
-        truth, valid = unit_depth(samples.depth_m, samples.valid)[:, context], samples.valid[:, context]
-        aligned = affine_losses.align_views(depth[:, context], truth, valid)
-        parts = {
-            "colour": (image - samples.images).square().flatten(1).mean(1),
-            "structure": 1 - structural_similarity(image, samples.images),
-            "depth": affine_losses.global_local_loss(aligned, truth, valid, samples.K[:, context]),
-        }
-        total = parts["colour"] + self.config.photometric_ssim * parts["structure"] + self.config.gaussian_depth * parts["depth"]
-        return {name: value.mean() for name, value in (parts | {"loss": total}).items()}
+        return self.measure(*self.render(samples), samples, self.config)
 
     def render(self, samples: Samples) -> tuple[Tensor, Tensor, slice]:
         """Images (B, N, 3, H, W) and depth (B, N, H, W) of all views, and which views the Gaussians were made from."""
@@ -81,6 +72,19 @@ class GaussianTraining(Objective):
         """Pictures (3, H, W) in 0..1 of the first scene's last view."""
         image, _, _ = self.render(samples)
         return {"image": samples.images[0, -1], "rendered": image[0, -1]}
+
+
+def measure(image: Tensor, depth: Tensor, context: slice, samples: Samples, config: LossConfig) -> Values:
+    """Means of the losses of a batch."""
+    truth, valid = unit_depth(samples.depth_m, samples.valid)[:, context], samples.valid[:, context]
+    aligned = affine_losses.align_views(depth[:, context], truth, valid)
+    parts = {
+        "colour": (image - samples.images).square().flatten(1).mean(1),
+        "structure": 1 - structural_similarity(image, samples.images),
+        "depth": affine_losses.global_local_loss(aligned, truth, valid, samples.K[:, context]),
+    }
+    total = parts["colour"] + config.photometric_ssim * parts["structure"] + config.gaussian_depth * parts["depth"]
+    return {name: value.mean() for name, value in (parts | {"loss": total}).items()}
 
 
 def load_rasteriser() -> Rasteriser:

@@ -27,7 +27,7 @@ class MetricTraining(Objective):
 
     def __init__(self, network: Mono, config: LossConfig, bf16: bool, labels: Labels) -> None:
         super().__init__()
-        self.network, self.config, self.labels = network, config, labels
+        self.network, self.config, self.labels, self.measure = network, config, labels, measure
         self.autocast = partial(autocast, bf16)
 
     def forward(self, samples: Samples, draw: Draw) -> Values:
@@ -35,17 +35,7 @@ class MetricTraining(Objective):
         if draw.chances[0] < self.config.metric_rotation:
             samples = rotate_samples(samples, quarters=1 if draw.chances[1] < 0.5 else 3)
         samples = self.labels(samples, draw)
-        depth, sky = self.predict(samples.images)
-        truth = torch.where(samples.valid, canonical_from_metres(samples.depth_m, samples.K), 1)
-        predicted, wanted = (depth.log(), truth.log()) if self.config.distance == "relative" else (depth, truth)
-        parts = {
-            "depth": losses.masked_mean((predicted - wanted).abs(), samples.valid),
-            "gradient": losses.gradient_loss(predicted, wanted, samples.valid),
-            "sky": affine_losses.mask_loss(sky, samples.sky),
-        }
-        total = parts["depth"] + self.config.teacher_gradient * parts["gradient"] + parts["sky"]
-        means = {name: value.mean() for name, value in (parts | {"loss": total}).items()}
-        return means | depth_scores(depth.detach(), truth, samples.valid)
+        return self.measure(*self.predict(samples.images), samples, self.config)
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Canonical depth and sky (B, N, H, W) of images (B, N, 3, H, W) in 0..1."""
@@ -66,6 +56,20 @@ class MetricTraining(Objective):
             "depth": depth_picture(depth[0, 0], sky[0, 0] < SKY_THRESHOLD),
             "truth": depth_picture(samples.depth_m[0, 0], samples.valid[0, 0]),
         }
+
+
+def measure(depth: Tensor, sky: Tensor, samples: Samples, config: LossConfig) -> Values:
+    """Means of the losses and scores of a batch."""
+    truth = torch.where(samples.valid, canonical_from_metres(samples.depth_m, samples.K), 1)
+    predicted, wanted = (depth.log(), truth.log()) if config.distance == "relative" else (depth, truth)
+    parts = {
+        "depth": losses.masked_mean((predicted - wanted).abs(), samples.valid),
+        "gradient": losses.gradient_loss(predicted, wanted, samples.valid),
+        "sky": affine_losses.mask_loss(sky, samples.sky),
+    }
+    total = parts["depth"] + config.teacher_gradient * parts["gradient"] + parts["sky"]
+    means = {name: value.mean() for name, value in (parts | {"loss": total}).items()}
+    return means | depth_scores(depth, truth, samples.valid)
 
 
 def canonical_from_metres(depth_m: Tensor, K: Tensor) -> Tensor:

@@ -29,28 +29,14 @@ class TeacherTraining(Objective):
 
     def __init__(self, network: Mono, config: LossConfig, bf16: bool, labels: Labels, objects: bool) -> None:
         super().__init__()
-        self.network, self.config, self.labels = network, config, labels
+        self.network, self.config, self.labels, self.measure = network, config, labels, measure
         self.object_output = OutputStack(network.config.head.features // 2, 1) if objects else None
         self.autocast = partial(autocast, bf16)
 
     def forward(self, samples: Samples, draw: Draw) -> Values:
         """The losses of a batch; "loss" is their weighted sum."""
         samples = self.labels(samples, draw)
-        depth, sky, objects = self.predict(samples.images)
-        truth = unit_depth(samples.depth_m, samples.valid)
-        aligned = affine_losses.align_views(depth, truth, samples.valid)
-        parts = {
-            "gradient": losses.gradient_loss(aligned, truth, samples.valid),
-            "global_local": affine_losses.global_local_loss(aligned, truth, samples.valid, samples.K),
-            "normal": affine_losses.normal_loss(aligned, truth, samples.valid, samples.K),
-            "sky": affine_losses.mask_loss(sky, samples.sky),
-        }
-        if objects is not None:
-            parts["object"] = affine_losses.mask_loss(objects, samples.object)
-        weights = {"gradient": self.config.teacher_gradient}
-        total = torch.stack([weights.get(name, 1.0) * value for name, value in parts.items()]).sum(0)
-        means = {name: value.mean() for name, value in (parts | {"loss": total}).items()}
-        return means | depth_scores(aligned, truth, samples.valid)
+        return self.measure(*self.predict(samples.images), samples, self.config)
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Depth, sky and objects (B, N, H, W) of images (B, N, 3, H, W) in 0..1."""
@@ -78,6 +64,24 @@ class TeacherTraining(Objective):
             "depth": depth_picture(depth[0, 0], sky[0, 0] < SKY_THRESHOLD),
             "truth": depth_picture(samples.depth_m[0, 0], valid),
         }
+
+
+def measure(depth: Tensor, sky: Tensor, objects: Tensor | None, samples: Samples, config: LossConfig) -> Values:
+    """Means of the losses (eq. 7) and scores of a batch."""
+    truth = unit_depth(samples.depth_m, samples.valid)
+    aligned = affine_losses.align_views(depth, truth, samples.valid)
+    parts = {
+        "gradient": losses.gradient_loss(aligned, truth, samples.valid),
+        "global_local": affine_losses.global_local_loss(aligned, truth, samples.valid, samples.K),
+        "normal": affine_losses.normal_loss(aligned, truth, samples.valid, samples.K),
+        "sky": affine_losses.mask_loss(sky, samples.sky),
+    }
+    if objects is not None:
+        parts["object"] = affine_losses.mask_loss(objects, samples.object)
+    weights = {"gradient": config.teacher_gradient}
+    total = torch.stack([weights.get(name, 1.0) * value for name, value in parts.items()]).sum(0)
+    means = {name: value.mean() for name, value in (parts | {"loss": total}).items()}
+    return means | depth_scores(aligned, truth, samples.valid)
 
 
 def head_maps(head: DPT, object_output: OutputStack, features: Sequence[Tensor], grid: Size, size: Size) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,7 +5,7 @@ import torch
 
 from da3_core.scenes.splits import TRAIN, VALIDATION
 from da3_core.training.config import Bucket, DataConfig
-from da3_core.training.data import Share, draw_step, draw_validation, reorder_views, split_views, world_shape
+from da3_core.training.data import RenderedScenes, Share, draw_step, draw_validation, reorder_views, split_views, world_shape
 
 from .fixed_batch import fixed_samples
 
@@ -71,3 +71,15 @@ def test_sequences_are_split_in_order_of_time_and_views_reordered() -> None:
     swapped = reorder_views(pairs, torch.tensor([[1, 0], [0, 1], [0, 1], [1, 0]]))
     assert torch.equal(swapped.T_world_cam[3, 0], samples.T_world_cam[1, 3])
     assert torch.equal(swapped.depth_m[1], pairs.depth_m[1])
+
+
+def test_planning_ahead_changes_no_pixel() -> None:
+    """A resumed run plans other steps together than an unbroken one."""
+    config = DataConfig(patches_per_step=8, buckets=(Bucket(28, 28, (2,)),))
+    draws = [draw_step(config, 0, step, Share()) for step in range(3)]
+    ahead, alone = (RenderedScenes(torch.device("cpu"), compiled=False, ahead=n) for n in (3, 1))
+    ahead(draws[0], upcoming=draws[1:])
+    a, b = ahead(draws[1], upcoming=draws[2:]), alone(draws[1])
+    assert torch.equal(a.images, b.images)
+    assert torch.equal(a.depth_m, b.depth_m)
+    assert torch.equal(a.T_world_cam, b.T_world_cam)

@@ -18,18 +18,13 @@ from safetensors.torch import load_file
 
 from da3_core.datasets import TumRgbdWriter
 from da3_core.model import build_model, load_model, save_model
-from da3_core.model.presets import AnyViewConfig, BackboneConfig, DPTConfig
 from da3_core.training.config import ScheduleConfig, load_config
 from da3_core.training.loop import Clock, NonFiniteLossError, Trainer, train
 from da3_core.training.processes import join_processes
 
+from .fixed_batch import ANY_VIEW, METRIC
+
 REPOSITORY = Path(__file__).resolve().parents[3]
-TINY = AnyViewConfig(
-    BackboneConfig(32, 4, 2, (0, 1, 2, 3), alt_start=2, qknorm_start=2, rope_start=2, position_grid=2),
-    DPTConfig(8, (4, 8, 8, 8)),
-    camera_encoder_heads=2,
-    camera_encoder_depth=1,
-)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +33,8 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("material")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        save_model(build_model(TINY), folder / "network")
+        save_model(build_model(ANY_VIEW), folder / "network")
+        save_model(build_model(METRIC), folder / "mono_network")
     write_recording(folder / "recording")
     settings = {
         "model": str(folder / "network"),
@@ -185,7 +181,7 @@ def test_the_clock_counts_time_where_it_is_given_and_steps_otherwise() -> None:
 
 def test_a_training_by_the_clock_ends_with_a_model(material: Path, tmp_path: Path) -> None:
     train(material / "settings.yaml", [f"output={tmp_path}", "schedule.max_minutes=0.01", "schedule.steps=1000000"])
-    assert load_model(tmp_path / "model").config == TINY
+    assert load_model(tmp_path / "model").config == ANY_VIEW
 
 
 def test_another_networks_checkpoint_is_refused(material: Path, tmp_path: Path) -> None:
@@ -193,3 +189,37 @@ def test_another_networks_checkpoint_is_refused(material: Path, tmp_path: Path) 
     train(material / "settings.yaml", run)
     with pytest.raises(ValueError, match="of another network"):
         train(material / "settings.yaml", [*run, "model=da3metric-nano", "init_from=", "objective=teacher"])
+
+
+@pytest.mark.parametrize("objective", ["teacher", "mono", "metric"])
+def test_the_other_objectives_run_from_the_same_settings(material: Path, tmp_path: Path, objective: str) -> None:
+    mono = material / "mono_network"
+    settings = [
+        f"output={tmp_path}",
+        f"objective={objective}",
+        f"model={mono}",
+        f"init_from={mono}",
+        "schedule.steps=2",
+        "report.validate_every=2",
+    ]
+    teacher = [] if objective == "teacher" else [f"teacher.model={mono}"]
+    train(material / "settings.yaml", [*settings, *teacher])
+    assert load_model(tmp_path / "model").config == METRIC
+    groups = [yaml.safe_load(line) for line in (tmp_path / "scalars.jsonl").read_text().splitlines()]
+    assert {"absrel", "delta1", "sky_iou"} < set(groups[-1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["objective=metric"], "does not train"),
+        (["objective=mono", "model={mono}", "init_from="], "learns from a teacher"),
+        (["teacher.model={any_view}"], "is no mono network"),
+        (["runtime.parallel=fsdp", "optimizer.name=adamw"], "start with torchrun"),
+        (["data.train=[]"], "set data.train"),
+    ],
+)
+def test_settings_that_do_not_fit_are_explained(material: Path, tmp_path: Path, settings: list[str], message: str) -> None:
+    folders = {"mono": material / "mono_network", "any_view": material / "network"}
+    with pytest.raises(ValueError, match=message):
+        train(material / "settings.yaml", [f"output={tmp_path}", *(s.format(**folders) if "{" in s else s for s in settings)])

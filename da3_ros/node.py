@@ -42,7 +42,6 @@ from .settings import Parameters
 from .to_msg import RclpyTypes, StreamCounts
 
 SUCCESS, ERROR = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.ERROR
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 EXIT_S = 1.0  # after a signal; then the process ends whatever an engine is busy with
 
 
@@ -345,9 +344,8 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
 
 def main(make_node: Callable[[], DepthNode] = DepthNode) -> None:
     """Runs the node until a signal, and ends within two seconds of it."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # in every thread: _end waits for them
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    threading.Thread(target=_end, name="da3-end", daemon=True).start()
+    threading.Thread(target=_end, args=(_signal_pipe(),), name="da3-end", daemon=True).start()
     try:
         node = make_node()
     except (ParameterException, ValueError) as error:
@@ -360,8 +358,18 @@ def main(make_node: Callable[[], DepthNode] = DepthNode) -> None:
     node.destroy_node()
 
 
-def _end() -> None:
-    signal.sigwait(SIGNALS)
+def _signal_pipe() -> int:
+    """Readable as soon as a signal has come, even while the main thread is inside a long call."""
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    signal.set_wakeup_fd(writable)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    return readable
+
+
+def _end(readable: int) -> None:
+    os.read(readable, 1)
     rclpy.try_shutdown()
     time.sleep(EXIT_S)
     os._exit(0)  # an engine may be in the middle of a long call

@@ -5,9 +5,11 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import nan
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -275,15 +277,24 @@ def _pixels(types: MessageTypes, stamp_ns: int, frame_id: str, encoding: str, pi
 
 def _points(result: FrameResult) -> npt.NDArray[Any]:
     """(H, W) of POINT_DTYPE, without the confidence field where there is none."""
-    xyz = unproject(torch.from_numpy(result.depth_m), K_from_ros(torch.from_numpy(result.K)).float()).numpy()
-    r, g, b = np.moveaxis(result.image.astype(np.uint32), -1, 0)
-    columns = {"x": xyz[..., 0], "y": xyz[..., 1], "z": xyz[..., 2], "rgb": (r << 16) | (g << 8) | b}
+    names = [name for name in POINT_DTYPE.names or () if name != "confidence" or result.confidence is not None]
+    points = np.empty(result.depth_m.shape, np.dtype([(name, POINT_DTYPE[name]) for name in names]))
+    x_per_z, y_per_z = _rays(*result.depth_m.shape, tuple(result.K.ravel()))
+    np.multiply(result.depth_m, x_per_z, out=points["x"])
+    np.multiply(result.depth_m, y_per_z, out=points["y"])
+    points["z"] = result.depth_m
+    points["rgb"] = cv2.cvtColor(result.image, cv2.COLOR_RGB2BGRA).view("<u4")[..., 0] & 0xFFFFFF
     if result.confidence is not None:
-        columns["confidence"] = result.confidence
-    points = np.empty(result.depth_m.shape, np.dtype([(name, POINT_DTYPE[name]) for name in columns]))
-    for name, column in columns.items():
-        points[name] = column
+        points["confidence"] = result.confidence
     return points
+
+
+@lru_cache(maxsize=16)
+def _rays(height: int, width: int, K: tuple[float, ...]) -> tuple[Float32Array, Float32Array]:
+    """x and y of every pixel's ray at z = 1, (H, W) each: the same for all images of a calibration."""
+    at_one = unproject(torch.ones(height, width), K_from_ros(torch.tensor(K, dtype=torch.float64).reshape(3, 3)).float())
+    x_per_z, y_per_z, _ = at_one.unbind(-1)
+    return x_per_z.numpy().copy(), y_per_z.numpy().copy()
 
 
 def _as_bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

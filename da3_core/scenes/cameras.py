@@ -113,7 +113,7 @@ def _probe(worlds: Worlds, T_world_cam: Tensor, K: Tensor, size: tuple[int, int]
     origin = vec(T[..., None, :3, 3])
     direction = matrix(T[..., None, :3, :3]).times(Vec(x, y, torch.ones_like(x)))
     depth, solid = Everything(worlds.solids.frames()).first_solid(origin, direction)
-    points = (origin + direction * depth.clamp_max(1e3)).stack()
+    points = origin.along(direction, depth.clamp_max(1e3)).stack()
     depth = torch.where(depth < NOWHERE, depth, torch.inf)
     return depth.unflatten(1, (c, n)), points.unflatten(1, (c, n)), solid.unflatten(1, (c, n))
 

@@ -131,14 +131,14 @@ def in_cone(solids: Solids, apex: Vec, ray: Vec, end: Vec | None) -> Tensor:
     bundle, nor by lying behind the apex, nor beyond the farthest `end` (relative to the apex)."""
     axis = ray.map(lambda c: c.mean(-1, keepdim=True)).normalised()
     side = ray.map(lambda c: c[..., 1:2] - c[..., :1])
-    side = (side - axis * side.dot(axis)).normalised()
+    side = side.along(axis, -side.dot(axis)).normalised()
     other = Vec(axis.y * side.z - axis.z * side.y, axis.z * side.x - axis.x * side.z, axis.x * side.y - axis.y * side.x)
     depth = ray.dot(axis)
     right, up = ray.dot(side) / depth, ray.dot(other) / depth
     is_narrow = (depth / ray.norm()).amin(-1, True) > 0.05
     planes = (
-        side - axis * right.amax(-1, True), axis * right.amin(-1, True) - side,
-        other - axis * up.amax(-1, True), axis * up.amin(-1, True) - other, axis * -1.0, axis,
+        side.along(axis, -right.amax(-1, True)), axis.scaled(right.amin(-1, True)) - side,
+        other.along(axis, -up.amax(-1, True)), axis.scaled(up.amin(-1, True)) - other, axis.scaled(-1.0), axis,
     )  # fmt: skip
     nearer = _least(solids, torch.stack([plane.stack()[0, :, 0] for plane in planes]), apex.stack()[0, 0])  # (6, N, P)
     beyond = torch.zeros_like(depth[0, :, :1]) + torch.inf if end is None else end.dot(axis).amax(-1, True)[0]

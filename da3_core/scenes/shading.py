@@ -51,12 +51,11 @@ def shade(worlds: Worlds, solid: Tensor, hit: Hit, direction: Vec, pixel: Tensor
     view = direction.normalised()
     facing = (-view.dot(hit.normal)).clamp(0.05, 1.0)
     colour = albedo(material, hit.u_m, hit.v_m, hit.distance * pixel * torch.rsqrt(facing))
-    lifted = hit.point + hit.normal * (LIFT_M + 1e-4 * hit.distance)
-    open_up = 0.45 + 0.55 * caster.openness(hit.point + hit.normal * OPEN_M, OPEN_M)
+    lifted = hit.point.along(hit.normal, LIFT_M + 1e-4 * hit.distance)
+    open_up = 0.45 + 0.55 * caster.openness(hit.point + hit.normal.scaled(OPEN_M), OPEN_M)
     diffuse, gloss = _lit(worlds.light, material, hit, lifted, view, caster)
-    ambient = _ambient(worlds.light, hit.normal) * open_up
-    radiance = Vec(colour.x * (diffuse.x + ambient.x), colour.y * (diffuse.y + ambient.y), colour.z * (diffuse.z + ambient.z))
-    radiance = radiance + gloss + colour * material.emission
+    light = _ambient(worlds.light, hit.normal).scaled(open_up) + diffuse
+    radiance = Vec(*(c * (l + material.emission) for c, l in zip(colour.components(), light.components(), strict=True))) + gloss
     return _hazed(worlds.sky, radiance, hit.distance * direction.norm())
 
 
@@ -65,45 +64,40 @@ def background(sky: Sky, light: Light, direction: Vec) -> Vec:
     d = direction.normalised()
     height = d.z.clamp_min(0.0)
     zenith, horizon, cloud, sun = (_per_ray(c) for c in (sky.zenith, sky.horizon, sky.cloud, light.position[:, 1]))
-    colour = horizon + (zenith - horizon) * root(height)
     scale = _column(sky.cloud_scale) / (height + 0.12)
     seed = _column(sky.seed).expand(d.x.shape)
     noise = fractal_noise(d.x * scale, d.y * scale, seed, torch.full_like(height, 0.55), torch.full_like(height, 0.02))
     cover, is_sky = _column(sky.cover), _column(sky.is_sky.float())
     cloudy = ((noise + 2.2 * cover - 1.2) * 1.4).clamp(0.0, 1.0) * (3.0 * height).clamp_max(1.0) * is_sky
     glow = torch.exp(40.0 * d.dot(sun.normalised()) - 40.0) * (1.0 - cover) * is_sky
-    colour = colour + (cloud * (1.0 + 0.25 * noise) - colour) * cloudy + _per_ray(light.colour[:, 1]) * (0.5 * glow)
-    return colour * (1.0 - 0.4 * step(-d.z))
+    colour = horizon.towards(zenith, root(height)).towards(cloud.scaled(1.0 + 0.25 * noise), cloudy)
+    return colour.along(_per_ray(light.colour[:, 1]), 0.5 * glow).scaled(1.0 - 0.4 * step(-d.z))
 
 
 def _lit(light: Light, material: Materials, hit: Hit, lifted: Vec, view: Vec, caster: Caster) -> tuple[Vec, Vec]:
     """(irradiance, glossy reflection) of all lights."""
     zero = torch.zeros_like(hit.distance)
     diffuse, gloss = Vec(zero, zero, zero), Vec(zero, zero, zero)
-    mirrored = view - hit.normal * (2.0 * view.dot(hit.normal))
+    mirrored = view.along(hit.normal, -2.0 * view.dot(hit.normal))
     for i in range(light.reach_m.shape[1]):
-        position = _per_ray(light.position[:, i])
+        position, colour = _per_ray(light.position[:, i]), _per_ray(light.colour[:, i])
         towards = position - lifted
-        distance = towards.norm()
-        towards = towards * (1.0 / distance)
-        falloff = distance / _column(light.reach_m[:, i])
-        facing = towards.dot(hit.normal).clamp_min(0.0)
+        nearness = torch.rsqrt(towards.dot(towards))
+        falloff = 1.0 / (nearness * _column(light.reach_m[:, i]))
+        facing = (towards.dot(hit.normal) * nearness).clamp_min(0.0)
         arriving = caster.visibility(lifted, position) / (1.0 + falloff * falloff)
-        colour = _per_ray(light.colour[:, i])
-        diffuse = diffuse + colour * (arriving * facing)
-        highlight = torch.exp(material.gloss * (towards.dot(mirrored) - 1.0))
-        gloss = gloss + colour * (arriving * highlight * material.specular * (10.0 * facing).clamp_max(1.0))
+        highlight = torch.exp(material.gloss * (towards.dot(mirrored) * nearness - 1.0)) * (10.0 * facing).clamp_max(1.0)
+        diffuse = diffuse.along(colour, arriving * facing)
+        gloss = gloss.along(colour, arriving * highlight * material.specular)
     return diffuse, gloss
 
 
 def _ambient(light: Light, normal: Vec) -> Vec:
-    up, down = _per_ray(light.ambient_up), _per_ray(light.ambient_down)
-    return down + (up - down) * (0.5 + 0.5 * normal.z)
+    return _per_ray(light.ambient_down).towards(_per_ray(light.ambient_up), 0.5 + 0.5 * normal.z)
 
 
 def _hazed(sky: Sky, radiance: Vec, distance_m: Tensor) -> Vec:
-    clear = torch.exp(-distance_m / _column(sky.haze_m))
-    return _per_ray(sky.horizon) + (radiance - _per_ray(sky.horizon)) * clear
+    return _per_ray(sky.horizon).towards(radiance, torch.exp(-distance_m / _column(sky.haze_m)))
 
 
 def _per_ray(v: Tensor) -> Vec:

@@ -80,11 +80,9 @@ def albedo(m: Materials, u_m: Tensor, v_m: Tensor, footprint_m: Tensor) -> Vec:
         footprint_m * m.noise_per_m * torch.sqrt(m.stretch.clamp_min(1.0)),
     )  # fmt: skip
     swing = m.contrast * noise
-    ground = m.base + (m.vein - m.base) * (0.5 + swing).clamp(0.0, 1.0)
+    ground = m.base.towards(m.vein, (0.5 + swing).clamp(0.0, 1.0))
     tinted, marked = _cells(m, u_m, v_m, footprint_m, seed)
-    colour = ground + (m.accent - ground) * tinted
-    colour = colour + (m.mark - colour) * marked
-    return colour * (1.0 + 0.35 * swing).clamp(0.3, 1.7)
+    return ground.towards(m.accent, tinted).towards(m.mark, marked).scaled((1.0 + 0.35 * swing).clamp(0.3, 1.7))
 
 
 def _cells(m: Materials, u_m: Tensor, v_m: Tensor, footprint_m: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:

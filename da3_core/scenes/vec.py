@@ -26,8 +26,12 @@ class Vec:
     def __sub__(self, other: Vec) -> Vec:
         return Vec(self.x - other.x, self.y - other.y, self.z - other.z)
 
-    def __mul__(self, scale: Tensor | float) -> Vec:
+    def scaled(self, scale: Tensor | float) -> Vec:
         return Vec(self.x * scale, self.y * scale, self.z * scale)
+
+    def towards(self, other: Vec, share: Tensor) -> Vec:
+        """self where `share` is 0, other where it is 1."""
+        return Vec(*(torch.lerp(a, b, share) for a, b in zip(self.components(), other.components(), strict=True)))
 
     def along(self, direction: Vec, distance: Tensor) -> Vec:
         """self + distance * direction"""
@@ -40,7 +44,7 @@ class Vec:
         return root(self.dot(self))
 
     def normalised(self) -> Vec:
-        return self * torch.rsqrt(self.dot(self).clamp_min(1e-20))
+        return self.scaled(torch.rsqrt(self.dot(self).clamp_min(1e-20)))
 
     def components(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.x, self.y, self.z
@@ -91,7 +95,7 @@ class Matrix:
         return Vec(*(torch.addcmul(torch.addcmul(torch.addcmul(o, r.x, v.x), r.y, v.y), r.z, v.z) for r, o in parts))
 
     def transposed_times(self, v: Vec) -> Vec:
-        return (self.x * v.x).along(self.y, v.y).along(self.z, v.z)
+        return self.x.scaled(v.x).along(self.y, v.y).along(self.z, v.z)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Matrix:
         return Matrix(self.x.map(function), self.y.map(function), self.z.map(function))

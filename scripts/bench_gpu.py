@@ -45,7 +45,6 @@ TARGET_MS = {
     ("da3-large", 8): 11.0,
     ("da3-large", 16): 24.0,
 }
-OFFLINE_VIEWS = 32
 PROFILED = {("da3-small", 1), ("da3-small", 8), ("da3-large", 8)}
 ROW_TIMEOUT_S = 400
 ATTENTION_SHAPES = ((6, 8), (6, 16), (12, 8), (16, 8), (16, 16))  # heads, views
@@ -64,10 +63,10 @@ class Job:
         return f"{self.model}-{self.case.views}{kind}"
 
 
-def jobs(size: tuple[int, int], models: list[str]) -> list[Job]:
-    rows = [Job(model, Case(size, views)) for model, views in TARGET_MS if model in models]
-    posed = [Job(model, Case(size, 8, posed=True)) for model in models]
-    offline = [Job(model, Case(size, OFFLINE_VIEWS, all_wanted=True)) for model in models]
+def jobs(options: argparse.Namespace) -> list[Job]:
+    rows = [Job(model, Case(options.size, views)) for model in options.models for views in options.views]
+    posed = [Job(model, Case(options.size, views, posed=True)) for model in options.models for views in options.posed_views]
+    offline = [Job(model, Case(options.size, views, all_wanted=True)) for model in options.models for views in options.offline_views]
     return [*rows, *posed, *offline]
 
 
@@ -83,7 +82,7 @@ def main() -> None:
     report: dict[str, Any] = {"machine": chip, "attention_ms": _attempt("attention", attention_ms), "rows": []}
     for model in options.models:
         _attempt(model, lambda model=model: save_model(random_model(model), options.work / model))
-    rows = jobs(options.size, options.models)
+    rows = jobs(options)
     print(f"models written at {time.monotonic() - started:.0f} s; building {len(rows)} rows", flush=True)
     with concurrent.futures.ThreadPoolExecutor(options.processes) as pool:
         list(pool.map(lambda job: start_row(options, job, build_only=True), rows))
@@ -139,7 +138,7 @@ def start_row(options: argparse.Namespace, job: Job, build_only: bool) -> dict[s
 
 def run_row(options: argparse.Namespace) -> None:
     """The child process: builds, or measures and writes the figures."""
-    job = next(job for job in jobs(options.size, options.models) if job.name == options.row)
+    job = next(job for job in jobs(options) if job.name == options.row)
     model: Any = load_model(options.work / job.model)
     result = first_depth(options, job, model)
     gc.collect()
@@ -235,6 +234,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("output", type=Path, help="folder for bench_gpu.json")
     parser.add_argument("--models", nargs="+", default=["da3-small", "da3-base", "da3-large"])
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "da3_bench", help="folder for weights and logs")
+    parser.add_argument("--views", nargs="*", type=int, default=(1, 4, 8, 16), help="windows that one view enters")
+    parser.add_argument("--posed-views", nargs="*", type=int, default=(8,), help="the same with given cameras")
+    parser.add_argument("--offline-views", nargs="*", type=int, default=(32,), help="windows of new views, all wanted")
     parser.add_argument("--engine", default="compiled")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--size", nargs=2, type=int, default=SIZE)

@@ -94,7 +94,8 @@ def _write(folder: Path, file: str, made_for: Mapping[str, str], make: Callable[
     try:
         make(unfinished / file)
         (unfinished / NOTE).write_text(json.dumps(made_for, indent=1))
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished.rename(folder)
+        if _stale(folder / NOTE, made_for):  # else another process was faster
+            shutil.rmtree(folder, ignore_errors=True)
+            unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

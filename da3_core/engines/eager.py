@@ -22,6 +22,7 @@ class FullRecompute:
         self._model = model
         self._device = next(model.parameters()).device
         self._normalise = Normalise().to(self._device)
+        self.description = f"{type(model).__name__}, the whole window anew, on {self._device}"
 
     @torch.no_grad()
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:

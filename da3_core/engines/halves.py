@@ -87,7 +87,7 @@ class DecodeWindow(nn.Module):
         kept = {i: self._of_window(x, slots) for i, x in zip(layers, early, strict=True)}
         views = EncodedViews(self._of_window(tokens, slots), camera_tokens.unsqueeze(0), kept)
         window = self.backbone.decode_window(views, grid, camera_tokens.unsqueeze(0), wanted=wanted)
-        encoding = self.camera_decoder(window.features[-1].camera.float()).squeeze(0)
+        encoding = self.camera_decoder(window.features[-1].camera).squeeze(0)
         if not len(wanted):
             return (encoding,)
         maps = self.head([f.patches for f in window.features], grid, self.size)

@@ -66,8 +66,12 @@ class AnyViewEngine:
         """`model` is where, and in the precision that, the programs expect it; `views`: of a full window."""
         self.programs = programs
         self.dtype, self.device = model.backbone.cls_token.dtype, model.backbone.cls_token.device
-        self._model, self._views = model, views
+        self._model, self.views = model, views
         self._size: Size | None = None
+
+    @property
+    def description(self) -> str:
+        return self.programs.description
 
     def prepare(self, size: Size, wanted: int = 1) -> None:
         """Builds programs for full windows of images of `size` (H, W) with so many views wanted. Other windows run without being built for.
@@ -77,10 +81,10 @@ class AnyViewEngine:
         model, programs = self._model, self.programs
         self._size = size
         self._learned, self._given, self._decode = LearnedCameras(model), GivenCameras(model, size), DecodeWindow(model, size)
-        self._views_kept = KeptViews(EncodeViews(model), programs, self._views, size, wanted)
+        self._views_kept = KeptViews(EncodeViews(model), programs, self.views, size, wanted)
         tokens, class_tokens, *early = self._views_kept.kept
-        slots = torch.arange(self._views)
-        programs.prepare(self._given, torch.eye(4).expand(self._views, 4, 4), torch.eye(3).expand(self._views, 3, 3), small=True)
+        slots = torch.arange(self.views)
+        programs.prepare(self._given, torch.eye(4).expand(self.views, 4, 4), torch.eye(3).expand(self.views, 3, 3), small=True)
         programs.prepare(self._learned, slots, class_tokens, small=True)
         (camera_tokens,) = programs(self._learned, slots, class_tokens)
         programs.prepare(self._decode, slots, slots[:wanted], camera_tokens, tokens, *early)
@@ -119,6 +123,10 @@ class MonoEngine:
         self._model, self._views = model, views
         self._size: Size | None = None
 
+    @property
+    def description(self) -> str:
+        return self.programs.description
+
     def prepare(self, size: Size, wanted: int = 1) -> None:
         """See `AnyViewEngine`."""
         self._size = size
@@ -152,6 +160,15 @@ class NestedEngine:
 
     def __init__(self, any_view: AnyViewEngine, metric: MonoEngine) -> None:
         self.any_view, self.metric = any_view, metric
+
+    @property
+    def description(self) -> str:
+        return self.any_view.description
+
+    def prepare(self, size: Size, wanted: int = 1) -> None:
+        """See `AnyViewEngine`."""
+        self.any_view.prepare(size, self.any_view.views)
+        self.metric.prepare(size, wanted)
 
     @torch.no_grad()
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:

@@ -68,7 +68,7 @@ def _weights(votes: Tensor) -> Tensor:
 
 def _nearest_rotation(M: Tensor) -> Tensor:
     U, _, Vh = torch.linalg.svd(M)
-    signs = torch.ones(3, dtype=M.dtype)
-    signs[2] = torch.linalg.det(U @ Vh)
-    rotation: Tensor = (U * signs) @ Vh
+    x, y, z = (U @ Vh).unbind(-1)
+    handedness = (torch.linalg.cross(x, y) * z).sum()
+    rotation: Tensor = torch.cat([U[:, :2], handedness * U[:, 2:]], -1) @ Vh
     return rotation

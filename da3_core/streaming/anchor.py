@@ -60,9 +60,9 @@ class PredictedWindow:
         confidence = self.prediction.confidence
         return None if confidence is None else confidence[self.wanted.index(index)]
 
-    def samples(self, index: int, scale: float) -> DepthSamples:
-        """Of a wanted view's depth, multiplied with `scale`."""
-        return depth_samples(self.depth(index) * scale, self.confidence(index))
+    def samples(self, index: int) -> DepthSamples:
+        """Of a wanted view's depth, in the network's units."""
+        return depth_samples(self.depth(index), self.confidence(index))
 
     def sky(self, index: int) -> Tensor | None:
         """(H, W), None where the network has none."""
@@ -163,7 +163,7 @@ class Anchor:
 
     def _chained(self, window: PredictedWindow) -> LogScale | None:
         shared = [i for i in window.wanted[window.newest :] if window.views[i].id in self._placed]
-        return scale_from_depth([self._placed[window.views[i].id] for i in shared], [window.samples(i, 1.0) for i in shared])
+        return scale_from_depth([self._placed[window.views[i].id] for i in shared], [window.samples(i) for i in shared])
 
     def _cameras(self, window: PredictedWindow) -> Tensor:
         """T_world_cam (N, 4, 4): as given where that is trusted; the others joined to those, and to the places they had before."""
@@ -186,7 +186,7 @@ class Anchor:
             if window.views[i].id in self._placed:
                 continue
             is_metric = scale.is_metric or i in window.given
-            samples = window.samples(i, scale.value) if scale.is_metric == is_metric else None
+            samples = window.samples(i).scaled(scale.value) if scale.is_metric == is_metric else None
             self._placed[window.views[i].id] = PlacedView(T_world_cam[i], samples, scale.log_variance, is_metric)
             self._last_T_world_cam[window.views[i].camera] = T_world_cam[i]
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from da3_core.config import PreprocessConfig
-from da3_core.preprocess import Rectifier, make_rectifier
+from da3_core.preprocess import Rectifier, Size, make_rectifier
 from da3_core.streaming.poses import is_rigid
 from da3_core.types import Frame, Uint8Array, View, as_tensor
 
@@ -24,6 +24,11 @@ class Seen:
     rectifier: Rectifier
     network_image: Uint8Array  # (h, w, 3)
     view: View
+
+    @property
+    def lost_pose(self) -> bool:
+        """Whether the frame came with something that is no pose."""
+        return self.frame.T_world_cam is not None and self.view.T_world_cam is None
 
 
 class Cameras:
@@ -41,15 +46,16 @@ class Cameras:
     def adopt(self, frames: Sequence[Frame]) -> list[str]:
         """Makes the rectifiers that are missing; what has changed since the last frames comes back in words.
 
-        Raises ValueError, naming the camera, on a calibration that is none or belongs to another size.
+        Raises ValueError, naming the camera, on a calibration that is none or belongs to another size; then all is as it was.
         """
-        changes = []
+        rectifiers, changes = dict(self._rectifiers), []
         for frame in frames:
-            known = self._rectifiers.get(frame.camera)
-            key = _key(frame)
+            known, key = rectifiers.get(frame.camera), _key(frame)
             if known is None or known[0] != key:
-                self._rectifiers[frame.camera] = key, self._make(frame)
+                others = [rectifier for camera, (_, rectifier) in rectifiers.items() if camera != frame.camera]
+                rectifiers[frame.camera] = key, self._make(frame, others[0].plan.network if others else None)
                 changes += [f"camera {frame.camera}: image size or calibration changed, a new window begins"] if known else []
+        self._rectifiers = rectifiers
         return changes
 
     def see(self, frame: Frame) -> Seen:
@@ -62,10 +68,8 @@ class Cameras:
         view = View(self._next_id, frame.camera, frame.stamp_ns, image, as_tensor(rectifier.K), T_world_cam)
         return Seen(frame, rectifier, network_image, view)
 
-    def _make(self, frame: Frame) -> Rectifier:
+    def _make(self, frame: Frame, network: Size | None) -> Rectifier:
         height, width = frame.image.shape[:2]
-        others = [rectifier for camera, (_, rectifier) in self._rectifiers.items() if camera != frame.camera]
-        network = others[0].plan.network if others else None
         try:
             return make_rectifier(width, height, frame.calibration, self._config, network)
         except ValueError as error:

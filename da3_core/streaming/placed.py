@@ -18,6 +18,9 @@ class DepthSamples:
     depth: Tensor  # (S,) float64
     weight: Tensor  # (S,) float64
 
+    def scaled(self, scale: float) -> DepthSamples:
+        return DepthSamples(self.depth * scale, self.weight)
+
 
 @dataclass(frozen=True)
 class PlacedView:

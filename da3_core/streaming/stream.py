@@ -18,7 +18,6 @@ from da3_core.streaming.cameras import Cameras, Seen
 from da3_core.streaming.clock import is_restart
 from da3_core.streaming.filters import without_untrusted
 from da3_core.streaming.mode import ModeChooser
-from da3_core.streaming.poses import is_rigid
 from da3_core.streaming.window import Window
 from da3_core.types import Engine, Float32Array, Frame, FrameResult, View
 
@@ -47,14 +46,15 @@ class Stream:
         timings: dict[str, float] = {}
         with _timed(timings, "preprocess"):
             seen = [self._cameras.see(frame) for frame in frames]
+            events += [f"camera {each.view.camera}: its pose is no rigid transform, and is not used" for each in seen if each.lost_pose]
         with _timed(timings, "window"):
             views = self._window.push([each.view for each in seen], self._anchor.placed)
         with _timed(timings, "engine"):
             window = self._predict(views, len(seen))
         with _timed(timings, "anchor"):
             placements = self._anchor.place(window)
-            results = [self._result(each, placement, window) for each, placement in zip(seen, placements, strict=True)]
-        return [dataclasses.replace(result, timings_s=timings, events=events) for result in results]
+            results = [self._result(*each, window) for each in zip(seen, window.wanted, placements, strict=False)]
+        return [dataclasses.replace(result, timings_s=timings, events=tuple(events)) for result in results]
 
     def configure(self, config: StreamConfig) -> None:
         """Takes new settings, from the next frames on. What they do not touch goes on: scale and world always, the trust in poses unless
@@ -79,7 +79,7 @@ class Stream:
         self._anchor.reset()
         self._last_stamp_ns.clear()
 
-    def _begin(self, frames: Sequence[Frame]) -> tuple[str, ...]:
+    def _begin(self, frames: Sequence[Frame]) -> list[str]:
         """Makes sure that the set can follow what was before; says what had to be given up for it."""
         restarts = [frame for frame in frames if is_restart(self._last_stamp_ns.get(frame.camera), frame.stamp_ns, frame.camera)]
         if restarts:
@@ -88,12 +88,7 @@ class Stream:
         if changes:
             self._forget_views()
         self._last_stamp_ns |= {frame.camera: frame.stamp_ns for frame in frames}
-        refused = [frame.camera for frame in frames if frame.T_world_cam is not None and not is_rigid(frame.T_world_cam)]
-        return (
-            *(f"camera {frame.camera}: the clock went back, a new run begins" for frame in restarts),
-            *changes,
-            *(f"camera {camera}: its pose is no rigid transform, and is not used" for camera in refused),
-        )
+        return [f"camera {frame.camera}: the clock went back, a new run begins" for frame in restarts] + changes
 
     def _make_window(self) -> Window:
         sees_many = self._engine.kind in ("any_view", "nested")
@@ -111,8 +106,8 @@ class Stream:
         self._modes.observe(views, choice, prediction)
         return PredictedWindow(views, newest, wanted, choice, prediction)
 
-    def _result(self, seen: Seen, placement: Placement, window: PredictedWindow) -> FrameResult:
-        frame, rectifier, index = seen.frame, seen.rectifier, window.views.index(seen.view)
+    def _result(self, seen: Seen, index: int, placement: Placement, window: PredictedWindow) -> FrameResult:
+        frame, rectifier = seen.frame, seen.rectifier
         confidence = _numpy(window.confidence(index))
         depth = self._published(placement, confidence, _numpy(window.sky(index)))
         return FrameResult(

@@ -133,10 +133,11 @@ def test_the_whole_view_is_kept_when_asked_for_and_is_NaN_where_the_lens_saw_not
 
 def test_a_fisheye_beyond_any_pinhole_is_cut_at_the_widest_view_allowed() -> None:
     camera = Calibration(640, 480, np.array([[160.0, 0, 319.5], [0, 160.0, 239.5], [0, 0, 1]]), "equidistant", (0.0,) * 4)  # 229 degrees
-    rectifier = make_rectifier(640, 480, camera, PreprocessConfig(size=154, max_fov_deg=100))
-    assert rectifier.K is not None
-    assert 2 * np.rad2deg(np.arctan(rectifier.plan.network[0] / 2 / rectifier.K[0, 0])) == pytest.approx(100)
-    assert rectifier.valid is None
+    for coverage in ("inside", "all"):
+        rectifier = make_rectifier(640, 480, camera, PreprocessConfig(size=154, max_fov_deg=100, coverage=coverage))
+        assert rectifier.K is not None
+        assert 2 * np.rad2deg(np.arctan(rectifier.plan.network[0] / 2 / rectifier.K[0, 0])) == pytest.approx(100)
+        assert rectifier.valid is None
 
 
 def test_a_polynomial_that_folds_back_is_not_followed() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +79,33 @@ def test_a_rig_sees_its_scale_standing_still(room) -> None:
             assert result.scale.source == "baselines"
             true = room.depth(poses[result.camera]).numpy()
             assert np.nanmedian(result.depth_m / true) == pytest.approx(1, abs=0.15)
+
+
+def test_a_camera_of_a_rig_without_poses_finds_its_place_by_those_that_have_one(room) -> None:
+    engine = room.Engine(position_noise_m=0.003, rotation_noise_deg=0.2)
+    stream = Stream(engine, room.configured(window=WindowConfig(views=6, keyframe_interval_s=0.3)))
+    for k in range(30):
+        left, right = room.pose(x=-0.3, z=0.05 * max(0, k - 8)), room.pose(x=0.3, z=0.05 * max(0, k - 8))
+        results = stream.register([room.frame(engine, k, left, left, "left"), room.frame(engine, k, right, None, "right")])
+        assert results[0].mode == "unposed"
+        np.testing.assert_allclose(results[0].T_world_cam, left, atol=1e-12)
+        if k >= 12:  # since the left one has moved, there are metres
+            assert results[1].scale.is_metric
+            assert np.linalg.norm(results[1].T_world_cam[:3, 3] - right[:3, 3]) < 0.1
+            assert np.nanmedian(results[1].depth_m / room.depth(right).numpy()) == pytest.approx(1, abs=0.12)
+
+
+def test_poses_without_calibration_do_not_condition_but_place_and_scale(room) -> None:
+    engine = room.Engine()
+    stream = Stream(engine, room.config)
+    for k in range(12):
+        T = room.pose(x=1, z=0.1 * k)
+        result = stream.register([dataclasses.replace(room.frame(engine, k, T, T), calibration=None)])[0]
+        np.testing.assert_allclose(result.T_world_cam, T, atol=1e-12)
+    assert (result.mode, result.mode_reason) == ("unposed", "no calibration of front")
+    assert result.scale.source == "baselines"
+    assert np.nanmedian(result.depth_m / room.depth(T).numpy()) == pytest.approx(1, abs=0.06)
+    assert not any(posed for _, _, posed in engine.calls)
 
 
 def test_bad_odometry_is_noticed_reported_and_forgiven(room) -> None:

@@ -24,7 +24,7 @@ class EncodeViews(nn.Module):
 
     def __init__(self, model: AnyView) -> None:
         super().__init__()
-        self.normalise = Normalise()
+        self.normalise = Normalise().to(model.backbone.cls_token.device)
         self.backbone = model.backbone
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -38,7 +38,7 @@ class PredictViews(nn.Module):
 
     def __init__(self, model: Mono) -> None:
         super().__init__()
-        self.normalise = Normalise()
+        self.normalise = Normalise().to(model.backbone.cls_token.device)
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -47,7 +47,7 @@ class PredictViews(nn.Module):
 
 
 class GivenCameras(nn.Module):
-    """T_cam_world (N, 4, 4), normalised, and K (N, 3, 3) to camera tokens (N, D)."""
+    """T_cam_world (N, 4, 4), normalised, and K (N, 3, 3) to camera tokens (N, D), float32."""
 
     def __init__(self, model: AnyView, size: Size) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class GivenCameras(nn.Module):
 
 
 class LearnedCameras(nn.Module):
-    """Class tokens (S, D) to camera tokens (N, D). The reference view is chosen on the device: nothing waits for it."""
+    """Class tokens (S, D) to camera tokens (N, D), float32. The reference view is chosen on the device: nothing waits for it."""
 
     def __init__(self, model: AnyView) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class LearnedCameras(nn.Module):
 
     def forward(self, slots: Tensor, class_tokens: Tensor) -> tuple[Tensor, ...]:
         chosen_from = class_tokens.index_select(0, slots).unsqueeze(0)
-        return (self.backbone.learned_camera_tokens(chosen_from, "saddle_balanced").squeeze(0),)
+        return (self.backbone.learned_camera_tokens(chosen_from, "saddle_balanced").squeeze(0).float(),)
 
 
 class DecodeWindow(nn.Module):

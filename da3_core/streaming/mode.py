@@ -23,6 +23,7 @@ class ModeChooser:
     """What the setting asks for, the engine can do and the poses deserve."""
 
     def __init__(self, engine: Engine, config: ModeConfig, scale: ScaleConfig) -> None:
+        """Raises ValueError when the engine's network cannot do what the setting asks for."""
         self._engine, self._config = engine, config
         self._gate = PoseGate(config, scale)
         if config.mode == "metric" and engine.kind not in ("metric", "nested"):

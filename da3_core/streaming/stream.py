@@ -58,13 +58,13 @@ class Stream:
 
     def configure(self, config: StreamConfig) -> None:
         """Takes new settings, from the next frames on. What they do not touch goes on: scale and world always, the trust in poses unless
-        the mode's settings change, the window unless its own or the images' do. Raises ValueError as the constructor does; then nothing
-        has happened.
+        what they are judged by changes, the window unless its own settings or the images' do. Raises ValueError as the constructor does;
+        then nothing has happened.
         """
         modes = ModeChooser(self._engine, config.mode, config.scale)
         old, self._config = self._config, config
         self._anchor.configure(config.scale)
-        if (config.mode, config.scale) != (old.mode, old.scale):
+        if (config.mode, config.scale.min_baseline_m) != (old.mode, old.scale.min_baseline_m):
             self._modes = modes
         if (config.preprocess, config.window) != (old.preprocess, old.window):
             self._cameras.configure(config.preprocess)

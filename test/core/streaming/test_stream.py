@@ -12,6 +12,7 @@ import torch
 from da3_core.config import FilterConfig, ModeConfig, PreprocessConfig, ScaleConfig, StreamConfig, WindowConfig, replace_setting
 from da3_core.engines import make_engine
 from da3_core.model import PRESETS, build_model
+from da3_core.model.presets import NestedConfig
 from da3_core.streaming import StaleStamp, Stream
 from da3_core.types import Calibration, Engine, Frame, FrameResult
 
@@ -145,7 +146,7 @@ def test_memory_does_not_grow(room) -> None:
 @pytest.fixture(scope="module")
 def nano() -> Engine:
     torch.manual_seed(0)
-    return make_engine("eager", build_model(PRESETS["da3-nano"]))
+    return make_engine("eager", build_model(PRESETS["da3-nano"]), device="cpu")
 
 
 def frames_of(calibration: Calibration | None, n: int, cameras: str = "a") -> list[list[Frame]]:
@@ -191,6 +192,22 @@ def test_a_real_networks_results_have_the_inputs_stamp_and_frame_and_one_size_an
         assert 0 < nothing.mean() < 0.6
         assert (result.image[nothing] == 0).all()
         assert result.image[~nothing].any(-1).mean() > 0.99
+
+
+@pytest.mark.parametrize("network", ["metric", "mono", "nested"])
+def test_every_kind_of_network_goes_through(network: str) -> None:
+    any_view, metric = PRESETS["da3-nano"], PRESETS["da3metric-nano"]
+    mono = dataclasses.replace(metric, metric=False)
+    torch.manual_seed(0)
+    model = build_model({"metric": metric, "mono": mono, "nested": NestedConfig(any_view, metric)}[network])
+    config = StreamConfig(PreprocessConfig(size=70), scale=ScaleConfig(unknown="relative"), filter=FilterConfig(1.0, 0.0, False, 0.0))
+    results = registered(make_engine("eager", model, device="cpu"), frames_of(FISHEYE, 3), config)
+    for result in results:
+        assert result.depth_m.shape == (42, 70)
+        assert np.isfinite(result.depth_m).all()
+        assert result.scale.is_metric == (network != "mono")
+        assert (result.confidence is None) == (network != "nested")
+        assert result.T_world_cam is not None
 
 
 def test_the_same_frames_give_the_same_bytes(nano: Engine) -> None:

@@ -103,6 +103,10 @@ class Engine(Protocol):
     @property
     def kind(self) -> EngineKind: ...
 
+    @property
+    def description(self) -> str:
+        """What runs what and why, for the log and the diagnostics."""
+
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
         """Predicts for one window, all of whose images have one size.
 

@@ -14,7 +14,7 @@ from .from_msg import MessageError, transforms_from_msg
 from .libraries import make_rigid_reader
 from .tf_tree import TransformError, TransformTree
 
-Refuse = Callable[[str], None]
+Report = Callable[[str], None]  # of every message: why it was refused, or ''
 
 
 class Transforms(Protocol):
@@ -36,11 +36,11 @@ class Transforms(Protocol):
 class OwnTransforms:
     """Subscribes to /tf and /tf_static itself."""
 
-    def __init__(self, node: Any, config: PoseConfig, refuse: Refuse) -> None:
+    def __init__(self, node: Any, config: PoseConfig, report: Report) -> None:
         from rclpy.qos import DurabilityPolicy, QoSProfile
 
         self._node = node
-        self._refuse = refuse
+        self._report = report
         self._tree = TransformTree(config)
         self._lock = threading.Lock()
         static_qos = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -69,8 +69,9 @@ class OwnTransforms:
         try:
             transforms = transforms_from_msg(msg)
         except MessageError as error:
-            self._refuse(str(error))
+            self._report(str(error))
             return
+        self._report("")
         with self._lock:
             for transform in transforms:
                 add(transform)
@@ -121,12 +122,12 @@ class OwnBroadcaster:
         self._publisher.publish(TFMessage(transforms=list(transforms)))
 
 
-def make_transforms(node: Any, config: PoseConfig, refuse: Refuse) -> Transforms:
-    """`refuse` is told of transforms that cannot be used (tf2 logs them itself)."""
+def make_transforms(node: Any, config: PoseConfig, report: Report) -> Transforms:
+    """`report` is told of transforms that cannot be used (tf2 logs them itself)."""
     try:
         import tf2_ros  # noqa: F401
     except ImportError:
-        return OwnTransforms(node, config, refuse)
+        return OwnTransforms(node, config, report)
     return Tf2Transforms(node, config)
 
 

@@ -24,6 +24,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from da3_core import Engine, FrameResult, load_model, make_engine, plan_resize
@@ -42,7 +43,7 @@ from .settings import Parameters
 from .to_msg import RclpyTypes, StreamCounts
 
 SUCCESS, ERROR = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.ERROR
-EXIT_S = 1.0  # after a signal; then the process ends whatever an engine is busy with
+EXIT_S = 1.5  # from a signal to the end, whatever an engine is busy with
 
 
 def load_engine(parameters: Parameters) -> Engine:
@@ -207,10 +208,14 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
             return
         self.trigger_activate()
 
+    def destroy_node(self) -> None:
+        self._release()
+        super().destroy_node()
+
     # inputs
 
     def _make_transforms(self) -> Transforms:
-        return make_transforms(self, self._settings.stream.poses, lambda text: self._health.raise_fault("tf", text))
+        return make_transforms(self, self._settings.stream.poses, self._on_transforms)
 
     def _make_poses(self, transforms: Transforms | None, T_base_cam: dict[str, Any]) -> tuple[Poses, Any]:
         node = self._settings.node
@@ -222,6 +227,12 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         return poses, self.create_subscription(
             Odometry, node.odometry_topic, lambda msg: self._on_odometry(poses, msg), qos_profile_sensor_data
         )
+
+    def _on_transforms(self, refused: str) -> None:
+        if refused:
+            self._health.raise_fault("tf", refused, Level.ERROR)
+        else:
+            self._health.clear("tf")
 
     def _on_odometry(self, poses: OdometryPoses, msg: Odometry) -> None:
         try:
@@ -317,7 +328,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         state = "active" if self._run is not None else "inactive" if self._session is not None else "unconfigured"
         values = {"state": state, "model": self._settings.model.model}
         if self._session is not None:
-            values["engine"] = str(self._session.engine)
+            values["engine"] = self._session.engine.description
         if torch.cuda.is_available():
             values["GPU memory [MB]"] = f"{torch.cuda.memory_allocated() / 1e6:.0f}"
         result = self._last_result
@@ -345,7 +356,8 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
 def main(make_node: Callable[[], DepthNode] = DepthNode) -> None:
     """Runs the node until a signal, and ends within two seconds of it."""
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    threading.Thread(target=_end, args=(_signal_pipe(),), name="da3-end", daemon=True).start()
+    ended = Future()
+    threading.Thread(target=_end, args=(_signal_pipe(), ended), name="da3-end", daemon=True).start()
     try:
         node = make_node()
     except (ParameterException, ValueError) as error:
@@ -353,9 +365,14 @@ def main(make_node: Callable[[], DepthNode] = DepthNode) -> None:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     node.start()
-    with suppress(ExternalShutdownException):
-        executor.spin()
+    with suppress(ExternalShutdownException):  # build_only
+        executor.spin_until_future_complete(ended)
+    executor.shutdown()
     node.destroy_node()
+    rclpy.try_shutdown()
+    del node, executor
+    gc.collect()  # with the last reference to the node goes its shared memory
+    os._exit(0)  # torch alone takes a second to unload
 
 
 def _signal_pipe() -> int:
@@ -368,8 +385,7 @@ def _signal_pipe() -> int:
     return readable
 
 
-def _end(readable: int) -> None:
+def _end(readable: int, ended: Future) -> None:
     os.read(readable, 1)
-    rclpy.try_shutdown()
-    time.sleep(EXIT_S)
-    os._exit(0)  # an engine may be in the middle of a long call
+    signal.setitimer(signal.ITIMER_REAL, EXIT_S)  # SIGALRM ends what an engine, or the interpreter's own end, holds up
+    ended.set_result(None)

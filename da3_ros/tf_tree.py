@@ -8,11 +8,9 @@ from functools import reduce
 
 import numpy as np
 
-from da3_core import Float64Array, PoseBuffer, PoseConfig, StaleStamp
+from da3_core import Float64Array, PoseBuffer, PoseConfig, StaleStamp, is_restart
 
 from .from_msg import StampedTransform
-
-RESTART_NS = 1_000_000_000  # as everywhere: a smaller step back is a message that comes late
 
 
 class TransformError(LookupError):
@@ -64,9 +62,9 @@ class TransformTree:
     def forget_other_runs(self, stamp_ns: int) -> None:
         """Empties the moving edges whose poses lie far ahead of a clock that went back to `stamp_ns`; others are of the new run already."""
         for edge in self._edges.values():
-            newest_ns = edge.poses.newest_ns
-            if newest_ns is not None and newest_ns - stamp_ns >= RESTART_NS:
-                edge.poses.clear()
+            with suppress(StaleStamp):  # a little ahead: of this run
+                if is_restart(edge.poses.newest_ns, stamp_ns, edge.child):
+                    edge.poses.clear()
 
     def ancestors(self, frame: str) -> list[str]:
         """`frame`, its parent, ... up to the root; raises TransformError for frames of two parents and for loops."""

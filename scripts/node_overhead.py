@@ -20,16 +20,20 @@ import numpy as np
 import rclpy
 import torch
 from builtin_interfaces.msg import Time
+from da3.msg import StreamStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
-from da3.msg import StreamStatus
 from da3_core import Prediction, View
 from da3_ros.node import DepthNode, main
 
 WIDTH_PX, HEIGHT_PX, PERIOD_S = 640, 480, 0.1
-OUTPUTS = {"depth": ["depth"], "depth and confidence": ["depth", "confidence"], "depth, confidence and points": ["depth", "confidence", "points"]}
+OUTPUTS = {
+    "depth": ["depth"],
+    "depth and confidence": ["depth", "confidence"],
+    "depth, confidence and points": ["depth", "confidence", "points"],
+}
 LENSES = {"pinhole": [0.0] * 5, "distorted": [-0.3, 0.1, 0.001, 0.001, 0.0]}
 
 
@@ -37,6 +41,7 @@ class PlaneEngine:
     """A plane two metres ahead, in no time."""
 
     kind = "metric"
+    description = "a plane"
 
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
         size = (len(wanted), *views[0].image.shape[1:])
@@ -85,7 +90,7 @@ class Measurement:
         self.node.destroy_node()
 
     def row(self) -> list[float]:
-        """Medians in milliseconds of the warm half: preprocess, the rest of the stream, the node, all but the engine, its 95th percentile."""
+        """Milliseconds of the warm half: preprocess, the rest of the stream, the node; all but the engine, and its 95th percentile."""
         warm = self.status[len(self.status) // 2 :]
         stages = [dict(zip(message.stages, message.stage_s, strict=True)) for message in warm]
         overhead = np.array([message.latency_s for message in warm]) - [stage["engine"] for stage in stages]

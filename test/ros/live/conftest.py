@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,12 @@ class NodeProcess:
     def heal(self, fault: str) -> None:
         (self.folder / fault).unlink()
 
-    def stop(self, sig: signal.Signals = signal.SIGINT) -> int:
+    def stop(self, sig: signal.Signals = signal.SIGINT) -> float:
+        """Seconds from the signal to the end."""
+        began = time.monotonic()
         self.process.send_signal(sig)
-        return self.process.wait(10)
+        assert self.process.wait(10) in (0, -signal.SIGALRM)
+        return time.monotonic() - began
 
 
 def ros_arguments(parameters: dict[str, Any]) -> list[str]:
@@ -86,8 +90,11 @@ def starter(make_folder: Callable[[], Path]) -> Iterator[StartNode]:
 
     yield start
     for node in started:
-        node.process.kill()
-        node.process.wait()
+        node.process.send_signal(signal.SIGINT)
+        try:
+            node.process.wait(10)
+        except subprocess.TimeoutExpired:
+            node.process.kill()
         print(f"--- {node.log_path}\n{node.log}")  # noqa: T201
 
 

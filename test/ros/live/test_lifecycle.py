@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import time
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -26,6 +26,11 @@ def change(robot: r.Robot, transition: int) -> bool:
 
 def state(robot: r.Robot) -> int:
     return int(robot.call(GetState, "/da3/get_state").current_state.id)
+
+
+def allowed_s() -> float:
+    """Two seconds, for a process that has a core when it wants one."""
+    return 2.0 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def images_after(robot: r.Robot, depth: list[Any], numbers: range) -> int:
@@ -74,7 +79,7 @@ def test_a_manager_leads_it_through_its_states(start_node: StartNode) -> None:
 
         assert change(robot, Transition.TRANSITION_ACTIVE_SHUTDOWN)
         assert state(robot) == State.PRIMARY_STATE_FINALIZED
-    assert node.stop() == 0
+    assert node.stop() < allowed_s()
 
 
 def test_autostart_tries_again_until_the_engine_can_be_built(start_node: StartNode) -> None:
@@ -84,9 +89,7 @@ def test_autostart_tries_again_until_the_engine_can_be_built(start_node: StartNo
         node.heal("build_fails")
         robot.wait_until_heard()
         robot.wait_for(lambda: "lifecycle: recovered" in node.log)
-    began = time.monotonic()
-    assert node.stop(signal.SIGTERM) == 0
-    assert time.monotonic() - began < 2.0
+    assert node.stop(signal.SIGTERM) < allowed_s()
 
 
 def test_a_signal_ends_it_in_time_even_while_the_engine_is_busy(start_node: StartNode) -> None:
@@ -95,6 +98,12 @@ def test_a_signal_ends_it_in_time_even_while_the_engine_is_busy(start_node: Star
     with closing(r.Robot(node.domain_id)) as robot:
         robot.wait_until_heard()
         robot.drive(range(3))
-        began = time.monotonic()
-        node.stop(signal.SIGINT)
-        assert time.monotonic() - began < 2.0
+        assert node.stop(signal.SIGINT) < allowed_s()
+
+
+def test_a_signal_ends_it_in_time_even_while_the_engine_is_built(start_node: StartNode) -> None:
+    node = start_node(prepare=["slow_build"])
+    with closing(r.Robot(node.domain_id)) as robot:
+        robot.wait_for(lambda: robot.node.count_publishers("/diagnostics"), 90.0)
+        robot.spin(0.5)
+        assert node.stop(signal.SIGTERM) < allowed_s()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -129,3 +130,17 @@ def test_listeners_come_and_go(start_node: StartNode) -> None:
         heard = robot.listen(Odometry, "/da3/odometry")
         robot.drive(range(12, 18))
         robot.wait_for(lambda: heard and r.number_of(status[-1]) >= 16)
+
+
+def test_large_images_all_arrive_with_the_shipped_fastdds_profile(start_node: StartNode) -> None:
+    node = start_node(require_camera_info=False, pose_source="none")
+    with closing(r.Robot(node.domain_id)) as robot:
+        status = robot.listen(StreamStatus, "/da3/status")
+        robot.wait_until_heard()
+        for number in range(12):
+            message = r.image_message(number, "camera")
+            message.width, message.height, message.step = 1920, 1080, 3 * 1920
+            message.data = array("B", [number]) * (message.step * message.height)  # 6 MB: twelve of the default profile's segments
+            robot.send_image("camera", message)
+            robot.spin(0.2)
+        robot.wait_for(lambda: status and status[-1].frames_in == 12)

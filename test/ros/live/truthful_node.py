@@ -1,7 +1,8 @@
 """The node with an engine that sees truly and can be told to fail: faults are injected where an engine would have them.
 
 FAULTS is a folder. While it holds a file `fail`, the engine raises (`fail_once`: a single time); while `oom`, windows of more than one
-view run out of memory; `delay` holds the seconds that an image takes; with `build_fails` the engine cannot be built.
+view run out of memory; `delay` holds the seconds that an image takes; with `build_fails` the engine cannot be
+built, with `slow_build` only in a minute.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class FallibleEngine(world.TruthfulEngine):
 
 
 def load(parameters: Parameters) -> FallibleEngine:
+    if (FAULTS / "slow_build").exists():
+        time.sleep(60)
     if (FAULTS / "build_fails").exists():
         raise FileNotFoundError("no engine for this machine")
     return FallibleEngine()

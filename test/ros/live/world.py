@@ -69,6 +69,7 @@ class TruthfulEngine:
     """Reads the number off each image and answers with the room's true geometry, in a unit of its own."""
 
     kind = "any_view"
+    description = "sees the room as it is"
 
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
         poses = [T_world_body(number_in(view.image.permute(1, 2, 0).numpy())) @ T_BODY_CAM for view in views]

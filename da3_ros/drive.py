@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -11,10 +10,8 @@ from tqdm import tqdm
 from da3_core import RobotFrame, RobotOdometry, RobotPath
 
 from . import to_msg
-from .bag.typestore import RosbagsTypes, load_typestore
-
-if TYPE_CHECKING:
-    from rosbags.interfaces import Connection
+from .bag.typestore import RosbagsTypes
+from .bag.writer import MessageWriter
 
 CAMERA = "/front"
 OPTICAL, BASE, ODOM, WORLD = "front_optical", "base_link", "odom", "world"
@@ -39,40 +36,26 @@ def record_drive(bag: Path, path: RobotPath) -> None:
     writer.close()
 
 
-class _DriveWriter:
+class _DriveWriter(MessageWriter):
     def __init__(self, bag: Path) -> None:
-        from rosbags.rosbag2 import StoragePlugin, Writer
-
-        self._writer = Writer(bag, version=8, storage_plugin=StoragePlugin.MCAP)
-        self._writer.open()
-        self._store = load_typestore()
+        super().__init__(bag)
         self._types = RosbagsTypes(self._store)
-        self._connections: dict[str, Connection] = {}
 
     def mount(self, path: RobotPath) -> None:
         link = to_msg.transform_stamped(self._types, path.image_stamps_ns[0], BASE, OPTICAL, path.T_base_cam)
-        self._write("/tf_static", to_msg.tf_message(self._types, [link]), path.image_stamps_ns[0] - 1_000_000_000)
+        self.write("/tf_static", to_msg.tf_message(self._types, [link]), path.image_stamps_ns[0] - 1_000_000_000)
 
     def odometry(self, odometry: RobotOdometry) -> None:
         stamp_ns, log_ns, T = odometry.stamp_ns, odometry.stamp_ns + ODOMETRY_LATENCY_NS, odometry.T_odom_base
-        self._write("/odom", to_msg.stamped_odometry(self._types, stamp_ns, ODOM, BASE, T), log_ns)
-        self._write("/tf", to_msg.tf_message(self._types, [to_msg.transform_stamped(self._types, stamp_ns, ODOM, BASE, T)]), log_ns)
+        self.write("/odom", to_msg.stamped_odometry(self._types, stamp_ns, ODOM, BASE, T), log_ns)
+        self.write("/tf", to_msg.tf_message(self._types, [to_msg.transform_stamped(self._types, stamp_ns, ODOM, BASE, T)]), log_ns)
 
     def frame(self, frame: RobotFrame, path: RobotPath) -> None:
         types, stamp_ns, log_ns = self._types, frame.stamp_ns, frame.stamp_ns + IMAGE_LATENCY_NS
         calibration = path.calibration
         info = to_msg.pinhole_info(types, stamp_ns, OPTICAL, calibration.K, (calibration.height_px, calibration.width_px))
         true_depth = np.where(np.isfinite(frame.depth_m), frame.depth_m, np.nan).astype(np.float32)
-        self._write(f"{CAMERA}/camera_info", info, log_ns)
-        self._write(f"{CAMERA}/image_raw", to_msg.colour_image(types, stamp_ns, OPTICAL, frame.image), log_ns)
-        self._write(TRUE_DEPTH, to_msg.float_image(types, stamp_ns, OPTICAL, true_depth), log_ns)
-        self._write(TRUE_POSE, to_msg.stamped_pose(types, stamp_ns, WORLD, frame.T_world_cam), log_ns)
-
-    def close(self) -> None:
-        self._writer.close()
-
-    def _write(self, topic: str, msg: Any, log_ns: int) -> None:
-        msgtype = msg.__msgtype__
-        if topic not in self._connections:
-            self._connections[topic] = self._writer.add_connection(topic, msgtype, typestore=self._store)
-        self._writer.write(self._connections[topic], log_ns, self._store.serialize_cdr(msg, msgtype))
+        self.write(f"{CAMERA}/camera_info", info, log_ns)
+        self.write(f"{CAMERA}/image_raw", to_msg.colour_image(types, stamp_ns, OPTICAL, frame.image), log_ns)
+        self.write(TRUE_DEPTH, to_msg.float_image(types, stamp_ns, OPTICAL, true_depth), log_ns)
+        self.write(TRUE_POSE, to_msg.stamped_pose(types, stamp_ns, WORLD, frame.T_world_cam), log_ns)

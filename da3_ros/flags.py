@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from da3_core import Engine, ModelConfig, StreamConfig, load_model, make_engine, replace_setting, settings
@@ -66,8 +67,10 @@ def read_settings(arguments: argparse.Namespace, defaults: OfflineConfig) -> Off
 
 
 def load_engine(config: OfflineConfig, untrained: bool = False) -> Engine:
-    """The network and what runs it; raises ValueError saying what is missing."""
-    model = load_model(config.model.model, weights=None if untrained else "auto")
+    """The network and what runs it; untrained: random weights, the same every time. Raises ValueError saying what is missing."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = load_model(config.model.model, weights=None if untrained else "auto")
     return make_engine(config.model.engine, model, config.model.device, config.stream.window.views)
 
 

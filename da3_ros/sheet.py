@@ -43,11 +43,13 @@ def draw_sheet(
 
 
 def _draw_frame(figure: Any, axes: Sequence[Any], frame: ComparedFrame) -> None:
-    near, far = np.nanpercentile(frame.true_depth_m, (1, 99))
+    from matplotlib.colors import LogNorm
+
+    scale = LogNorm(*np.nanpercentile(frame.true_depth_m, (1, 99)))
     error = np.abs(frame.depth_m - frame.true_depth_m) / frame.true_depth_m
     axes[0].imshow(frame.image)
     for axis, depth in zip(axes[1:3], (frame.depth_m, frame.true_depth_m), strict=True):
-        shown = axis.imshow(depth, vmin=near, vmax=far, cmap="turbo_r")
+        shown = axis.imshow(depth, norm=scale, cmap="turbo_r")
     figure.colorbar(shown, ax=list(axes[1:3]))
     figure.colorbar(axes[3].imshow(error, vmin=0, vmax=MAX_ERROR, cmap="gray"), ax=axes[3])
     for axis in axes:

@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Protocol
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from da3_core import Engine, FrameResult, Stream, StreamConfig
 
@@ -25,7 +26,7 @@ from .overlap import consumed, made_ahead
 from .plan import SourceOptions, make_plan, output_transforms
 from .recording import BagError, DamagedError, Recording
 from .source import Carried, FrameSet, FrameSource
-from .summary import Summary
+from .summary import Summary, values_of
 from .survey import survey
 from .writer import BagWriter
 
@@ -83,21 +84,26 @@ def run_bag(job: BagJob, engine: Engine, config: StreamConfig, output: OutputCon
     Raises BagError, and leaves nothing, when the job cannot begin or no image could be processed. SIGINT and SIGTERM end it early.
     """
     job.refuse_places()
-    summary = Summary(str(job.input), str(job.output))
+    summary = Summary(str(job.input), str(job.output), values_of(config) | values_of(output, "output."))
     with Recording(job.input) as recording, ExitStack() as places:
         found = survey(recording, config.poses)
         for transform in job.static_transforms:
             found.add_static(transform)
         plan = make_plan(found, job.source)
-        for line in plan.describe():
+        summary.plan = list(plan.describe())
+        for line in summary.plan:
             log.info("%s", line)
         source = FrameSource(recording, found, plan, config, job.copy)
         bag = places.enter_context(new_bag(job.output))
         out = _Output(recording, BagWriter(bag, plan.world_frame, output), _make_sinks(job, places))
         places.callback(out.abort)
         out.static_transforms = output_transforms(found, plan, output.child_suffix)
-        with stop_signals() as stops, consumed(out.consume, AHEAD) as put:
-            for item in _placed(source, Stream(engine, config), summary, stops):
+        with (
+            stop_signals() as stops,
+            closing(_placed(source, Stream(engine, config), summary, stops)) as items,
+            consumed(out.consume, AHEAD) as put,
+        ):
+            for item in items:
                 put(item)
         _conclude(summary, source, recording, out)
         out.close()
@@ -139,10 +145,14 @@ class _Output:
         self._writer.abort()
 
 
-def _placed(source: FrameSource, stream: Stream, summary: Summary, stops: Sequence[int]) -> Iterator[Carried | Placed]:
+def _placed(source: FrameSource, stream: Stream, summary: Summary, stops: Sequence[int]) -> Generator[Carried | Placed, None, None]:
     """Sends frames through the stream until the source ends, breaks off, or a signal comes; the summary says which."""
     summary.images_in_recording = source.image_count
-    with closing(made_ahead(source, AHEAD)) as items, tqdm(total=source.image_count, unit="image", disable=None) as bar:
+    with (
+        closing(made_ahead(source, AHEAD)) as items,
+        tqdm(total=source.image_count, unit="image", disable=None) as bar,
+        logging_redirect_tqdm(),
+    ):
         try:
             for item in items:
                 if stops:
@@ -171,6 +181,8 @@ def _register(stream: Stream, item: FrameSet, summary: Summary) -> list[FrameRes
         log.debug("the engine's error", exc_info=True)
         raise EngineError(f"the network failed at {item.frames[0].stamp_ns * 1e-9:.3f} s: {type(error).__name__}: {error}") from error
     summary.count(results)
+    for event in results[0].events:
+        log.warning("%s", event)
     return results
 
 
@@ -179,6 +191,8 @@ def _conclude(summary: Summary, source: FrameSource, recording: Recording, out: 
     missing = summary.images_in_recording - summary.received.total()
     if summary.status == "complete" and (recording.damage or missing > 0):
         summary.stop("damaged", recording.damage or f"{missing} images that the recording's index counts are not in it")
+    if not summary.has_metres:
+        log.warning("no metre is known: give odometry, TF or a metric model, or take --scale.unknown relative for depth without units")
     if not summary.processed:
         raise BagError(f"no image could be processed: {summary.reason()}", summary.exit_code or 1)
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from da3_core import FrameResult
+from da3_core import FrameResult, settings
 
 from .source import Tally
 
@@ -31,6 +31,8 @@ class Summary:
 
     input: str
     output: str
+    settings: dict[str, Any]
+    plan: list[str] = field(default_factory=list)
     status: Status = "complete"
     message: str = ""
     signal: int = 0
@@ -52,6 +54,11 @@ class Summary:
     @property
     def exit_code(self) -> int:
         return 128 + self.signal if self.status == "interrupted" else EXIT_CODES[self.status]
+
+    @property
+    def has_metres(self) -> bool:
+        """Whether any depth came out in metres."""
+        return any(source not in ("none", "network") for source in self.scale_sources)
 
     def count(self, results: Sequence[FrameResult]) -> None:
         """One synchronised set."""
@@ -91,6 +98,8 @@ class Summary:
         return {
             "input": self.input,
             "output": self.output,
+            "plan": self.plan,
+            "settings": self.settings,
             "status": self.status,
             "message": self.message,
             "frames": {
@@ -125,6 +134,11 @@ class Summary:
         rate = self.as_dict()["frames_per_s"]
         share = f"{processed} of {self.images_in_recording} images processed ({modes}), {skipped} skipped"
         return f"{self.status}: {share}, {rate:.1f} frames/s{': ' if self.message else ''}{self.message}"
+
+
+def values_of(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value of every setting."""
+    return {name: value for name, (_, value) in settings(config, prefix).items()}
 
 
 def peak_memory_mib() -> float:

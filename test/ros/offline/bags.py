@@ -93,12 +93,13 @@ def write_ros1(path: Path, recorded: Iterable[Recorded]) -> Path:
     from rosbags.typesys import Stores, get_typestore
 
     ros1 = get_typestore(Stores.ROS1_NOETIC)
-    ros1.register({"tf2_msgs/msg/TFMessage": STORE.fielddefs["tf2_msgs/msg/TFMessage"]})
+    ros1.register(dict.fromkeys(("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage"), STORE.fielddefs["tf2_msgs/msg/TFMessage"]))
     with Writer(path) as writer:
         connections: dict[str, Any] = {}
         for log_ns, topic, msg in sorted(recorded, key=lambda r: r[0]):
             if topic not in connections:
-                connections[topic] = writer.add_connection(topic, msg.__msgtype__, typestore=ros1)
+                msgtype = "tf/msg/tfMessage" if topic == "/tf" else msg.__msgtype__  # as old recordings have it
+                connections[topic] = writer.add_connection(topic, msgtype, typestore=ros1)
             raw = STORE.serialize_cdr(msg, msg.__msgtype__)
             writer.write(connections[topic], log_ns, STORE.cdr_to_ros1(raw, msg.__msgtype__))
     return path

@@ -106,12 +106,12 @@ class Health:
         self.last_event = "none"
         self._log = log
         self._lock = threading.Lock()
-        self._faults = Faults()
         self._drops: Counter[str] = Counter()  # by reason
-        self.restart_meters()
+        self.begin_run()
 
-    def restart_meters(self) -> None:
-        """Rates and latencies begin anew, as when the node becomes active; counts go on."""
+    def begin_run(self) -> None:
+        """Rates, latencies and faults begin anew, as when the node becomes active; counts go on."""
+        self._faults = Faults()
         self._latency_s = Percentiles()
         self._input_rates = {camera: Rate() for camera in self.cameras}
         self._output_rates = {camera: Rate() for camera in self.cameras}

@@ -3,47 +3,38 @@
 from __future__ import annotations
 
 import gc
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import rclpy
 import torch
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import qos_profile_sensor_data
-from rclpy.signals import SignalHandlerOptions
-from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from da3_core import Engine, FrameResult, load_model, make_engine, plan_resize
 
 from .cameras import CameraInput
-from .diagnostics import Health, Level, Report
-from .frames import Transforms, make_transforms
+from .diagnostics import Health, Level
+from .frames import make_transforms
 from .from_msg import MessageError
 from .libraries import make_image_decoder
 from .live import LiveRun
 from .parameters import declare, from_ros
 from .poses import NoPoses, OdometryPoses, Poses, TfPoses, rigid_from_text
-from .publishers import Publishers
+from .publishers import DiagnosticsPublisher, Publishers
 from .recorder import Recorder
 from .settings import Parameters
 from .to_msg import RclpyTypes, StreamCounts
 
 SUCCESS, ERROR = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.ERROR
-EXIT_S = 1.5  # from a signal to the end, whatever an engine is busy with
 
 
 def load_engine(parameters: Parameters) -> Engine:
@@ -59,15 +50,14 @@ def load_engine(parameters: Parameters) -> Engine:
 
 @dataclass
 class Session:
-    """What lives from configure to cleanup."""
+    """What lives from configure to cleanup; `entities` are closed then."""
 
     engine: Engine
     cameras: dict[str, CameraInput]
-    transforms: Transforms | None
     poses: Poses
     publishers: Publishers
     recorder: Recorder
-    odometry_subscription: Any
+    entities: ExitStack
 
 
 class DepthNode(LifecycleNode):  # type: ignore[misc]
@@ -83,7 +73,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         self._failure: str | None = None
         self._last_result: FrameResult | None = None
         self.add_on_set_parameters_callback(self._on_set_parameters)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = DiagnosticsPublisher(self)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a simulation that pauses does not silence us
         self.create_timer(1.0, self._publish_diagnostics, clock=steady)
         self._restart = self.create_timer(self._settings.node.restart_interval_s, self.start, clock=steady)
@@ -113,7 +103,11 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lets go of everything; autostart tries again after a while, a manager may at any time."""
         self._failure = None
-        self._release()
+        try:
+            self._release()
+        except Exception as error:
+            self.get_logger().fatal(f"cannot recover: {type(error).__name__}: {error}")
+            return ERROR
         if self._settings.node.autostart:
             self._restart.reset()
         return SUCCESS
@@ -130,27 +124,21 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
 
     def _configure(self, state: LifecycleState) -> None:
         node = self._settings.node
-        cameras = self._settings.cameras
-        T_base_cam = {name: rigid_from_text(camera.extrinsics) for name, camera in cameras.items() if camera.extrinsics}
         engine = self._load(self._settings)
-        transforms = None if node.pose_source == "none" else self._make_transforms()
-        poses, odometry_subscription = self._make_poses(transforms, T_base_cam)
-        self._session = Session(
-            engine,
-            {name: CameraInput(self, name, camera, node, self._on_image, self._on_calibration) for name, camera in cameras.items()},
-            transforms,
-            poses,
-            Publishers(self, node.cameras, RclpyTypes()),
-            Recorder(node.save_voxel_m, node.save_max_points),
-            odometry_subscription,
-        )
+        with ExitStack() as entities:
+            cameras = {name: self._make_camera(name, entities) for name in node.cameras}
+            poses = self._make_poses(entities)
+            publishers = Publishers(self, node.cameras, RclpyTypes())
+            entities.callback(publishers.close)
+            recorder = Recorder(node.save_voxel_m, node.save_max_points)
+            self._session = Session(engine, cameras, poses, publishers, recorder, entities.pop_all())
         super().on_configure(state)
 
     def _activate(self, state: LifecycleState) -> None:
         session = self._session
         if session is None:
             raise RuntimeError("configure comes first")
-        self._health.restart_meters()
+        self._health.begin_run()
         self._run = LiveRun(
             session.engine,
             self._settings,
@@ -165,6 +153,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         for camera in session.cameras.values():
             camera.start()
         super().on_activate(state)
+        self.get_logger().info(f"active; {session.engine.description}")
 
     def _deactivate(self, state: LifecycleState) -> None:
         super().on_deactivate(state)
@@ -185,13 +174,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         session, self._session = self._session, None
         if session is None:
             return
-        session.publishers.close()
-        for camera in session.cameras.values():
-            camera.close()
-        if session.transforms is not None:
-            session.transforms.close()
-        if session.odometry_subscription is not None:
-            self.destroy_subscription(session.odometry_subscription)
+        session.entities.close()
         del session
         gc.collect()
         if torch.cuda.is_available():
@@ -214,19 +197,26 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
 
     # inputs
 
-    def _make_transforms(self) -> Transforms:
-        return make_transforms(self, self._settings.stream.poses, self._on_transforms)
+    def _make_camera(self, name: str, entities: ExitStack) -> CameraInput:
+        camera = CameraInput(self, name, self._settings.cameras[name], self._settings.node, self._on_image, self._on_calibration)
+        entities.callback(camera.close)
+        return camera
 
-    def _make_poses(self, transforms: Transforms | None, T_base_cam: dict[str, Any]) -> tuple[Poses, Any]:
-        node = self._settings.node
-        if transforms is None:
-            return NoPoses(), None
+    def _make_poses(self, entities: ExitStack) -> Poses:
+        node, config = self._settings.node, self._settings.stream.poses
+        if node.pose_source == "none":
+            return NoPoses()
+        transforms = make_transforms(self, config, self._on_transforms)
+        entities.callback(transforms.close)
         if node.pose_source == "tf":
-            return TfPoses(transforms, node.world_frame), None
-        poses = OdometryPoses(transforms, node.world_frame, T_base_cam, self._settings.stream.poses)
-        return poses, self.create_subscription(
+            return TfPoses(transforms, node.world_frame)
+        T_base_cam = {name: rigid_from_text(camera.extrinsics) for name, camera in self._settings.cameras.items() if camera.extrinsics}
+        poses = OdometryPoses(transforms, node.world_frame, T_base_cam, config)
+        subscription = self.create_subscription(
             Odometry, node.odometry_topic, lambda msg: self._on_odometry(poses, msg), qos_profile_sensor_data
         )
+        entities.callback(self.destroy_subscription, subscription)
+        return poses
 
     def _on_transforms(self, refused: str) -> None:
         if refused:
@@ -302,7 +292,11 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
 
     def _on_engine_failure(self, error: Exception) -> None:
         self._failure = str(error)
-        self.executor.create_task(self.trigger_deactivate)  # transitions belong to the executor's thread
+        self.executor.create_task(self._give_up_run)  # transitions belong to the executor's thread
+
+    def _give_up_run(self) -> None:
+        if self._run is not None:
+            self.trigger_deactivate()  # and on to on_error
 
     # health
 
@@ -320,9 +314,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         if self._run is not None:
             self._health.check_silence(self._settings.node.silent_after_s)
             reports += [self._health.camera_report(camera) for camera in self._settings.node.cameras]
-        message = DiagnosticArray(status=[self._diagnostic_status(report) for report in reports])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
+        self._diagnostics.publish(reports)
 
     def _state_values(self) -> dict[str, str]:
         state = "active" if self._run is not None else "inactive" if self._session is not None else "unconfigured"
@@ -342,50 +334,3 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
                 "window views": str(result.window_views),
             }
         return values
-
-    def _diagnostic_status(self, report: Report) -> DiagnosticStatus:
-        return DiagnosticStatus(
-            level=bytes([report.level]),
-            name=f"{self.get_name()}: {report.name}",
-            message=report.message,
-            hardware_id=self.get_fully_qualified_name(),
-            values=[KeyValue(key=key, value=value) for key, value in report.values.items()],
-        )
-
-
-def main(make_node: Callable[[], DepthNode] = DepthNode) -> None:
-    """Runs the node until a signal, and ends within two seconds of it."""
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    ended = Future()
-    threading.Thread(target=_end, args=(_signal_pipe(), ended), name="da3-end", daemon=True).start()
-    try:
-        node = make_node()
-    except (ParameterException, ValueError) as error:
-        raise SystemExit(f"da3: {error}") from error
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    node.start()
-    with suppress(ExternalShutdownException):  # build_only
-        executor.spin_until_future_complete(ended)
-    executor.shutdown()
-    node.destroy_node()
-    rclpy.try_shutdown()
-    del node, executor
-    gc.collect()  # with the last reference to the node goes its shared memory
-    os._exit(0)  # torch alone takes a second to unload
-
-
-def _signal_pipe() -> int:
-    """Readable as soon as a signal has come, even while the main thread is inside a long call."""
-    readable, writable = os.pipe()
-    os.set_blocking(writable, False)
-    signal.set_wakeup_fd(writable)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    return readable
-
-
-def _end(readable: int, ended: Future) -> None:
-    os.read(readable, 1)
-    signal.setitimer(signal.ITIMER_REAL, EXIT_S)  # SIGALRM ends what an engine, or the interpreter's own end, holds up
-    ended.set_result(None)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from da3.msg import Prediction, StreamStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from rclpy.qos import QoSProfile
@@ -15,6 +16,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from da3_core import FrameResult
 
+from .diagnostics import Report
 from .frames import make_broadcaster
 from .libraries import make_cloud_maker
 from .settings import Parameters
@@ -105,6 +107,28 @@ class Publishers:
         if placed and parameters.node.publish_tf:
             world, suffix = parameters.node.world_frame, parameters.output.child_suffix
             self._broadcaster.sendTransform([pose_transform(self._types, result, world, suffix) for result in placed])
+
+
+class DiagnosticsPublisher:
+    """/diagnostics, whether the node is active or not."""
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+
+    def publish(self, reports: Sequence[Report]) -> None:
+        message = DiagnosticArray(status=[self._status(report) for report in reports])
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(message)
+
+    def _status(self, report: Report) -> DiagnosticStatus:
+        return DiagnosticStatus(
+            level=bytes([report.level]),
+            name=f"{self._node.get_name()}: {report.name}",
+            message=report.message,
+            hardware_id=self._node.get_fully_qualified_name(),
+            values=[KeyValue(key=key, value=value) for key, value in report.values.items()],
+        )
 
 
 def _offer(publisher: Any, make: Callable[[], Any]) -> None:

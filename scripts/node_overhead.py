@@ -26,7 +26,8 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from da3_core import Prediction, View
-from da3_ros.node import DepthNode, main
+from da3_ros.node import DepthNode
+from da3_ros.process import main
 
 WIDTH_PX, HEIGHT_PX, PERIOD_S = 640, 480, 0.1
 OUTPUTS = {

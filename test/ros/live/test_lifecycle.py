@@ -88,7 +88,7 @@ def test_autostart_tries_again_until_the_engine_can_be_built(start_node: StartNo
         robot.wait_for(lambda: "no engine for this machine" in node.log, 30.0)
         node.heal("build_fails")
         robot.wait_until_heard()
-        robot.wait_for(lambda: "lifecycle: recovered" in node.log)
+        robot.wait_for(lambda: "active" in node.log)
     assert node.stop(signal.SIGTERM) < allowed_s()
 
 

@@ -16,7 +16,8 @@ import torch
 import world
 
 from da3_core import Prediction, View
-from da3_ros.node import DepthNode, main
+from da3_ros.node import DepthNode
+from da3_ros.process import main
 from da3_ros.settings import Parameters
 
 FAULTS = Path(os.environ["FAULTS"])

@@ -1,0 +1,58 @@
+"""The node's process: from its start to a signal, and to an end in time."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+import rclpy
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+
+from .node import DepthNode
+
+EXIT_S = 1.5  # from a signal to the end, whatever an engine is busy with
+
+
+def main(make_node: Callable[[], DepthNode] = DepthNode) -> None:
+    """Runs the node until a signal, and ends within two seconds of it."""
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    ended = Future()
+    threading.Thread(target=_end, args=(_signal_pipe(), ended), name="da3-end", daemon=True).start()
+    try:
+        node = make_node()
+    except (ParameterException, ValueError) as error:
+        raise SystemExit(f"da3: {error}") from error
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    node.start()
+    with suppress(ExternalShutdownException):  # build_only
+        executor.spin_until_future_complete(ended)
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.try_shutdown()
+    del node, executor
+    gc.collect()  # with the last reference to the node goes its shared memory
+    os._exit(0)  # torch alone takes a second to unload
+
+
+def _signal_pipe() -> int:
+    """Readable as soon as a signal has come, even while the main thread is inside a long call."""
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    signal.set_wakeup_fd(writable)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    return readable
+
+
+def _end(readable: int, ended: Future) -> None:
+    os.read(readable, 1)
+    signal.setitimer(signal.ITIMER_REAL, EXIT_S)  # SIGALRM ends what an engine, or the interpreter's own end, holds up
+    ended.set_result(None)

@@ -37,7 +37,12 @@ class ModelConfig:
 class PreprocessConfig:
     """From a camera's image to the network's."""
 
-    size: int = setting(504, "longest side of the network's image; both sides become multiples of 14", range=(56, 2044), read_only=True)
+    size: int = setting(
+        336,
+        "longest side of the network's image; both sides become multiples of 14 (trained at: published networks 504, nano 224 and 336)",
+        range=(56, 2044),
+        read_only=True,
+    )
     resize: str = setting(
         "upper_bound_resize",
         "which side becomes `size`, the longest (upper) or the shortest (lower), and whether the rest is resized or cropped to 14s",

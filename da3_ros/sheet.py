@@ -13,6 +13,7 @@ from da3_core import Float64Array, Uint8Array
 from .comparison import ComparedFrame
 
 MAX_ERROR = 0.5  # relative; white
+MARGIN_M = 1.0
 HEIGHT_SHOWN_M = (-0.2, 1.9)  # of the cloud from above: not the ceiling
 
 
@@ -66,5 +67,14 @@ def _draw_from_above(axis: Any, points: Float64Array, colours: Uint8Array, paths
     axis.set_title("cloud from above, and the camera's path")
     axis.set_xlabel("x [m]")
     axis.set_ylabel("y [m]")
-    axis.set_aspect("equal")
+    _look_around(axis, points[shown, :2])
     axis.legend(loc="upper right")
+
+
+def _look_around(axis: Any, points: Float64Array) -> None:
+    """Both axes alike, over nearly all points: what is seen far away through a window is left out."""
+    axis.set_aspect("equal", adjustable="datalim")
+    if len(points):
+        low, high = np.nanpercentile(points, (2, 98), axis=0)
+        axis.set_xlim(low[0] - MARGIN_M, high[0] + MARGIN_M)
+        axis.set_ylim(low[1] - MARGIN_M, high[1] + MARGIN_M)

@@ -145,5 +145,6 @@ def test_rclpy_messages_have_the_same_bytes(make: Any) -> None:
     ours = make(TYPES, make_result())
     live = bytes(serialize_message(make(to_msg.RclpyTypes(), make_result())))
     offline = bytes(STORE.serialize_cdr(ours, ours.__msgtype__))
-    assert live[: len(offline)] == offline  # Fast CDR pads to four bytes
-    assert len(live) - len(offline) < 4
+    padding_zeroed = STORE.serialize_cdr(STORE.deserialize_cdr(live, ours.__msgtype__), ours.__msgtype__)
+    assert bytes(padding_zeroed) == offline  # Fast CDR leaves what it likes between aligned fields
+    assert 0 <= len(live) - len(offline) < 4

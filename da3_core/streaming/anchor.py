@@ -112,10 +112,6 @@ class Anchor:
         self._last_T_world_cam.clear()
         self._placed.clear()
 
-    def forget_views(self) -> None:
-        """The views of the window are gone; scale and place go on from where they were."""
-        self._placed.clear()
-
     def wanted(self, views: Sequence[View], newest: int, choice: Choice) -> list[int]:
         """Indices of the views whose depth is needed: the `newest` last ones, then one to chain the window to earlier ones by.
 

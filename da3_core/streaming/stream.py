@@ -97,7 +97,6 @@ class Stream:
     def _forget_views(self) -> None:
         self._window.reset()
         self._engine.reset()
-        self._anchor.forget_views()
 
     def _predict(self, views: list[View], newest: int) -> PredictedWindow:
         choice = self._modes.choose(views)

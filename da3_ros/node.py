@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.qos import qos_profile_sensor_data
 from std_srvs.srv import Trigger
 
-from da3_core import Engine, FrameResult, load_model, make_engine, plan_resize
+from da3_core import Engine, FrameResult, StaleStamp, load_model, make_engine, plan_resize
 
 from .cameras import CameraInput
 from .diagnostics import Health, Level
@@ -226,7 +226,8 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
 
     def _on_odometry(self, poses: OdometryPoses, msg: Odometry) -> None:
         try:
-            poses.add(msg)
+            with suppress(StaleStamp):  # sent twice, or overtaken
+                poses.add(msg)
         except MessageError as error:
             self._health.raise_fault("odometry", str(error), Level.ERROR)
         else:

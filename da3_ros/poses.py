@@ -1,23 +1,22 @@
-"""Where a camera is at an image's stamp: from TF, from odometry and extrinsics, or not known at all."""
+"""Where a camera is at an image's stamp, live or in a recording: from TF, from odometry and extrinsics, or not known at all."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from da3_core import Float64Array, PoseBuffer, PoseConfig, StaleStamp, rotation_from_quaternion
+from da3_core import Float64Array, PoseBuffer, PoseConfig, rotation_from_quaternion
 
 from .from_msg import MessageError, transform_from_odometry
 from .tf_tree import TransformError
 
 
 class TransformSource(Protocol):
-    """The transform tree; see frames.py."""
+    """The transform tree: a recording's (tf_tree.py) or the live one (frames.py)."""
 
     def transform(self, target: str, source: str, stamp_ns: int) -> Float64Array: ...
 
@@ -83,11 +82,11 @@ class OdometryPoses:
         self._lock = threading.Lock()
 
     def add(self, msg: Any) -> None:
-        """A nav_msgs/Odometry, left out when it is not newer than the last; raises MessageError when it cannot be used."""
+        """A nav_msgs/Odometry. Raises MessageError when it cannot be used, StaleStamp when it does not come after the last."""
         pose = transform_from_odometry(msg)
         if pose.parent != self._world_frame:
             raise MessageError(f"odometry is given in {pose.parent}, but world_frame is {self._world_frame}: set one as the other")
-        with self._lock, suppress(StaleStamp):
+        with self._lock:
             self._base_frame = pose.child
             self._T_world_base.add(pose.stamp_ns, pose.T_parent_child)
 

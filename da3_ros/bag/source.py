@@ -14,7 +14,7 @@ from da3_core import Calibration, Float64Array, Frame, StaleStamp, StreamConfig,
 from ..from_msg import MessageError, calibration_from_msg, rgb_from_any, stamp_ns
 from ..tf_tree import TransformError
 from .plan import Camera, Plan
-from .poses import make_poses, pose_connections
+from .poses import RecordedPoses, pose_connections
 from .recording import BagError, Recording
 from .survey import OWN_NAMESPACE, TF_TYPES, Survey, is_static_tf
 
@@ -88,7 +88,8 @@ class FrameSource:
     def __init__(self, recording: Recording, found: Survey, plan: Plan, config: StreamConfig, carry_all: bool) -> None:
         self.tally = Tally()
         self._recording = recording
-        self._poses = make_poses(found.tree, plan.poses, config.poses)
+        self._recorded = RecordedPoses(found.tree, plan.poses, config.poses)
+        self._poses = self._recorded.poses
         self._cameras = {camera.image.topic: camera for camera in plan.cameras}
         self._info_cameras = {camera.info_topic: camera for camera in plan.cameras if camera.info_topic}
         self._calibrations = {camera.name: _first_calibration(camera, found) for camera in plan.cameras}
@@ -133,7 +134,7 @@ class FrameSource:
         try:
             msg = self._recording.deserialize(raw, connection.msgtype)
             if topic in self._pose_topics:
-                self._poses.take(msg)
+                self._recorded.take(msg)
             elif topic in self._info_cameras:
                 camera = self._info_cameras[topic]
                 self._calibrations[camera.name] = calibration_from_msg(msg, camera.image.is_rectified)
@@ -157,7 +158,7 @@ class FrameSource:
 
     def _has_waited(self, image: Waiting, log_ns: int) -> bool:
         overdue = log_ns - image.log_ns > POSE_WAIT_NS or len(self._waiting) > MOST_WAITING
-        return overdue or self._poses.is_known(image.camera.frame_id, image.stamp_ns)
+        return overdue or self._poses.is_known(image.camera.name, image.camera.frame_id, image.stamp_ns)
 
     def _sets_with(self, image: Waiting) -> Iterator[FrameSet]:
         try:
@@ -179,7 +180,7 @@ class FrameSource:
 
     def _pose(self, image: Waiting) -> Float64Array | None:
         try:
-            return self._poses.at(image.camera.frame_id, image.stamp_ns)
+            return self._poses.at(image.camera.name, image.camera.frame_id, image.stamp_ns)
         except TransformError as error:
             self.tally.unpose(image.camera.name, error)
             return None

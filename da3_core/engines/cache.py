@@ -16,7 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from da3_core.engines.programs import ProgramError
+
 NOTE = "made_for.json"
+READ_BYTES = 1 << 22
 DIGESTED_BYTES = 1 << 20  # of each tensor: other weights differ everywhere
 
 logger = logging.getLogger(__name__)
@@ -42,13 +45,16 @@ class ArtifactCache:
         """Path of the `file` for this part, with inputs like these.
 
         `make` writes it, with what belongs to it beside it, where there is none, or one made for something else than `made_for`
-        (versions, device) and our own code: the log says what.
+        (versions, device) and our own code, or a damaged one: the log says what. Raises ProgramError where nothing can be written.
         """
         folder = self.folder / "-".join([artifact_name(part, inputs), self._weights, file.replace(".", "-")])
         made_for = {"code": code_digest(), "torch": torch.__version__, **made_for}
-        if reason := _stale(folder / NOTE, made_for):
+        if reason := _stale(folder, made_for):
             logger.info("building %s: %s", folder, reason)
-            _write(folder, file, made_for, make)
+            try:
+                _write(folder, file, made_for, make)
+            except OSError as error:
+                raise ProgramError(f"{error}: set DA3_CACHE_DIR to a folder with room that can be written") from error
         return folder / file
 
 
@@ -79,13 +85,29 @@ def code_digest() -> str:
     return digest.hexdigest()[:16]
 
 
-def _stale(note: Path, made_for: Mapping[str, str]) -> str | None:
-    """Why the artifact beside this note cannot be used."""
-    if not note.is_file():
+def _stale(folder: Path, made_for: Mapping[str, str]) -> str | None:
+    """Why the artifact in this folder cannot be used."""
+    if not (folder / NOTE).is_file():
         return "it is not there yet"
-    found = json.loads(note.read_text())
-    changes = [f"{key} was {found.get(key)}, is {value}" for key, value in made_for.items() if found.get(key) != value]
-    return "; ".join(changes) or None
+    try:
+        note = json.loads((folder / NOTE).read_text())
+    except ValueError:
+        return f"{NOTE} is damaged"
+    changes = [f"{key} was {note.get(key)}, is {value}" for key, value in made_for.items() if note.get(key) != value]
+    return "; ".join(changes) or ("a file is damaged" if note["files"] != _checksums(folder) else None)
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    """Of every file beside the note."""
+    return {path.name: _checksum(path) for path in folder.iterdir() if path.name != NOTE}
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while piece := file.read(READ_BYTES):
+            checksum = zlib.crc32(piece, checksum)
+    return checksum
 
 
 def _write(folder: Path, file: str, made_for: Mapping[str, str], make: Callable[[Path], object]) -> None:
@@ -93,8 +115,8 @@ def _write(folder: Path, file: str, made_for: Mapping[str, str], make: Callable[
     unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
     try:
         make(unfinished / file)
-        (unfinished / NOTE).write_text(json.dumps(made_for, indent=1))
-        if _stale(folder / NOTE, made_for):  # else another process was faster
+        (unfinished / NOTE).write_text(json.dumps({**made_for, "files": _checksums(unfinished)}, indent=1))
+        if _stale(folder, made_for):  # else another process was faster
             shutil.rmtree(folder, ignore_errors=True)
             unfinished.rename(folder)
     finally:

@@ -51,20 +51,22 @@ def make_engine(
 
 
 def choose(name: str, device: torch.device) -> tuple[Name, str]:
-    """The engine that "auto" stands for, and why. Raises ValueError where `name` cannot be."""
+    """The engine that "auto" stands for, and why. Raises ValueError, saying what helps, where `name` cannot be."""
     if name not in ENGINES:
         raise ValueError(f"there is no engine {name!r}: take one of {', '.join(ENGINES)}")
+    if name == "tensorrt":
+        raise ValueError("this version has no tensorrt engine: take auto, which is compiled on a GPU and onnx on a CPU")
     if name == "onnx" and device.type != "cpu":
         raise ValueError("the onnx engine runs on the CPU: take device cpu, or the engine compiled")
-    if name == "tensorrt" and device.type != "cuda":
-        raise ValueError("the tensorrt engine runs on NVIDIA GPUs: take the engine onnx on a CPU")
+    missing = [module for module in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(module) is None]
+    if name == "onnx" and missing:
+        raise ValueError(f"the onnx engine needs {', '.join(missing)}: {NEEDS}, or take the engine eager")
     if name != "auto":
         return cast(Name, name), "asked for"
     if device.type == "cuda":
         return "compiled", "there is a GPU"
-    missing = [module for module in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(module) is None]
     if missing:
-        return "eager", f"there is no GPU, and onnxruntime would be twice as fast but {', '.join(missing)} is missing: {NEEDS}"
+        return "eager", f"there is no GPU, and for onnxruntime, which is faster, {', '.join(missing)} is missing: {NEEDS}"
     return "onnx", "there is no GPU, and onnxruntime is the fastest on a CPU"
 
 

@@ -34,12 +34,18 @@ class OnnxRuntime:
         except ImportError as error:
             raise ProgramError(f"{error}: {NEEDS}") from error
         made_for = {"opset": str(OPSET), "onnx": onnx.__version__, "onnxscript": onnxscript.__version__}
-        path = self._cache.get(part, inputs, "part.onnx", made_for, lambda path: write_onnx(part, inputs, path))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = ERRORS_ONLY
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        return _program(session)
+        try:
+            path = self._cache.get(part, inputs, "part.onnx", made_for, lambda path: write_onnx(part, inputs, path))
+            return _program(onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
+        except ProgramError:
+            raise
+        except Exception as error:  # whatever exporter and runtime throw
+            raise ProgramError(
+                f"{type(error).__name__}: {error}; another version may do: pip install -U onnx onnxscript onnxruntime"
+            ) from error
 
 
 def _program(session: Any) -> Program:

@@ -11,7 +11,7 @@ import torch
 from da3_core.geometry.rigid import rigid_from_rt, rotation_from_quaternion
 from da3_core.model import PRESETS, build_model
 from da3_core.model.checkpoint import Model
-from da3_core.model.presets import AnyViewConfig, BackboneConfig, DPTConfig, ModelConfig, MonoConfig, NestedConfig
+from da3_core.model.presets import AnyViewConfig, DPTConfig, ModelConfig, MonoConfig, NestedConfig
 from da3_core.types import View
 
 TINY_HEAD = DPTConfig(8, (8, 8, 16, 16))

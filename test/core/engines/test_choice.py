@@ -1,0 +1,67 @@
+"""Which engine runs, and what is said where one cannot."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from da3_core.config import ModelConfig
+from da3_core.engines import ENGINES, make_engine
+from da3_core.engines.choice import choose
+from da3_core.model.checkpoint import Model
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+def test_the_engines_are_those_of_the_settings() -> None:
+    assert ModelConfig.__dataclass_fields__["engine"].metadata["choices"] == ENGINES
+
+
+def test_auto_takes_onnx_on_a_cpu_and_says_why(model_of: Callable[[str], Model], tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    assert choose("auto", CPU)[0] == "onnx"
+    engine = make_engine("auto", model_of("da3-nano"), "cpu", cache_dir=tmp_path)
+    assert "no GPU" in engine.description and "onnxruntime" in engine.description
+
+
+def test_auto_compiles_on_a_gpu() -> None:
+    assert choose("auto", GPU) == ("compiled", "there is a GPU")
+
+
+def test_without_onnxruntime_auto_is_eager_and_onnx_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
+    name, reason = choose("auto", CPU)
+    assert name == "eager" and "onnxruntime is missing" in reason and "pip install" in reason
+    with pytest.raises(ValueError, match=r"needs onnxruntime: pip install .* or take the engine eager"):
+        choose("onnx", CPU)
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "complaint"),
+    [
+        ("fastest", CPU, "no engine 'fastest': take one of auto, eager"),
+        ("onnx", GPU, "runs on the CPU: take device cpu, or the engine compiled"),
+        ("tensorrt", CPU, "no tensorrt engine: take auto"),
+        ("tensorrt", GPU, "no tensorrt engine: take auto"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_remedy(name: str, device: torch.device, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        choose(name, device)
+
+
+def test_an_unknown_precision_is_refused_with_those_there_are(model_of: Callable[[str], Model], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no precision 'int3': take auto, float32, bfloat16, float16"):
+        make_engine("eager", model_of("da3-nano"), "cpu", precision="int3", cache_dir=tmp_path)
+
+
+def test_the_model_that_was_given_stays_as_it_is(model_of: Callable[[str], Model], tmp_path: Path) -> None:
+    model = model_of("da3-nano")
+    engine = make_engine("eager", model, "cpu", precision="bfloat16", cache_dir=tmp_path)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert engine.dtype is torch.bfloat16

@@ -112,7 +112,7 @@ def _table(scores: Sequence[DepthScore], found: TrajectoryErrors | None, given: 
     table.add_row("given odometry, ATE", f"{given.ate_m:.3f} m of {given.length_m:.1f} m")
     for mode, count in summary.modes.items():
         table.add_row(f"mode {mode}", f"{count} images")
-    table.add_row("speed", f"{summary.as_dict()['frames_per_s']:.1f} images/s")
+    table.add_row("speed", f"{summary.frames_per_s():.1f} images/s")
     return table
 
 

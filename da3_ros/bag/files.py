@@ -55,7 +55,6 @@ def new_bag(output: Path) -> Iterator[Path]:
 
     An `output` that ends in .mcap becomes the bag's one file, any other name the bag's directory.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as folder:
         bag = Path(folder) / output.stem
         yield bag

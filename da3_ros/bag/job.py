@@ -85,7 +85,8 @@ def run_bag(job: BagJob, engine: Engine, config: StreamConfig, output: OutputCon
     """
     job.refuse_places()
     summary = Summary(str(job.input), str(job.output), values_of(config) | values_of(output, "output."))
-    with Recording(job.input) as recording, ExitStack() as places:
+    job.output.parent.mkdir(parents=True, exist_ok=True)
+    with Recording(job.input, scratch=job.output.parent) as recording, ExitStack() as places:
         found = survey(recording, config.poses)
         for transform in job.static_transforms:
             found.add_static(transform)
@@ -164,7 +165,8 @@ def _placed(source: FrameSource, stream: Stream, summary: Summary, stops: Sequen
                 results = _register(stream, item, summary)
                 bar.update(item.received - bar.n)
                 if results:
-                    yield Placed(results, StreamCounts(item.received, summary.processed.total(), item.dropped), item.log_ns)
+                    dropped = item.dropped + summary.skipped.total()
+                    yield Placed(results, StreamCounts(item.received, summary.processed.total(), dropped), item.log_ns)
         except DamagedError as error:
             summary.stop("damaged", str(error))
         except EngineError as error:
@@ -191,10 +193,10 @@ def _conclude(summary: Summary, source: FrameSource, recording: Recording, out: 
     missing = summary.images_in_recording - summary.received.total()
     if summary.status == "complete" and (recording.damage or missing > 0):
         summary.stop("damaged", recording.damage or f"{missing} images that the recording's index counts are not in it")
-    if not summary.has_metres:
-        log.warning("no metre is known: give odometry, TF or a metric model, or take --scale.unknown relative for depth without units")
     if not summary.processed:
         raise BagError(f"no image could be processed: {summary.reason()}", summary.exit_code or 1)
+    if not summary.has_metres:
+        log.warning("no metre is known: give odometry, TF or a metric model, or take --scale.unknown relative for depth without units")
 
 
 def _make_sinks(job: BagJob, places: ExitStack) -> list[ResultSink]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,7 @@ class Recording(AbstractContextManager["Recording"]):
     """Connections and messages of the bag at `path`: a directory, or one .mcap, .db3 or .bag file.
 
     Where a file is cut off or its index is damaged, the readable part is copied below `scratch` (default: the system's temporary
-    folder) and `damage` says so. Raises BagError when nothing can be read.
+    folder) until the end and `damage` says so. Raises BagError when nothing can be read.
     """
 
     def __init__(self, path: Path, scratch: Path | None = None) -> None:
@@ -47,17 +47,14 @@ class Recording(AbstractContextManager["Recording"]):
         self._scratch = scratch
 
     def __enter__(self) -> Recording:
-        self._folder = tempfile.TemporaryDirectory(prefix=".da3-salvage-", dir=self._scratch)
-        try:
-            self._reader = self._open()
-        except BaseException:
-            self._folder.cleanup()
-            raise
+        with ExitStack() as stack:
+            self._copies = stack
+            self._reader = stack.enter_context(closing(self._open()))
+            self._opened = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._reader.close()
-        self._folder.cleanup()
+        self._opened.close()
 
     @property
     def is_ros2(self) -> bool:
@@ -110,7 +107,8 @@ class Recording(AbstractContextManager["Recording"]):
             _open_reader([file]).close()
         except Exception as error:
             self.damage = f"{file.name} is damaged ({error}); what can be read of it is processed"
-            return salvage(file, Path(self._folder.name))
+            folder = self._copies.enter_context(tempfile.TemporaryDirectory(prefix=".da3-salvage-", dir=self._scratch))
+            return salvage(file, Path(folder))
         return file
 
 

@@ -50,6 +50,8 @@ class Summary:
     known_pixels: float = 0.0
     stage_s: Counter[str] = field(default_factory=Counter)
     started: float = field(default_factory=time.perf_counter)
+    first_done: float = 0.0
+    first_count: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -62,6 +64,8 @@ class Summary:
 
     def count(self, results: Sequence[FrameResult]) -> None:
         """One synchronised set."""
+        if not self.processed:
+            self.first_done, self.first_count = time.perf_counter(), len(results)
         for result in results:
             self.processed[result.camera] += 1
             self.modes[result.mode] += 1
@@ -86,6 +90,11 @@ class Summary:
         """What the reading and the writing thread have counted."""
         self.received, self.unposed, self.ignored = tally.received, tally.unposed, tally.ignored
         self.skipped += tally.skipped
+        left_over = "without a partner in time" if self.status in ("complete", "damaged") else "not reached"
+        for camera, count in self.received.items():
+            skipped = sum(n for reason, n in self.skipped.items() if reason.startswith(f"{camera}: "))
+            if count > skipped + self.processed[camera]:
+                self.skipped[f"{camera}: {left_over}"] = count - skipped - self.processed[camera]
         self.stage_s.update({"read": tally.read_s, "decode": tally.decode_s, "write": write_s})
 
     def reason(self) -> str:
@@ -94,7 +103,7 @@ class Summary:
 
     def as_dict(self) -> dict[str, Any]:
         """What summary.json holds."""
-        wall_s, processed = time.perf_counter() - self.started, self.processed.total()
+        processed = self.processed.total()
         return {
             "input": self.input,
             "output": self.output,
@@ -119,10 +128,14 @@ class Summary:
             "known_depth_share": self.known_pixels / max(1, processed),
             "events": dict(self.events),
             "stage_s": {name: round(seconds, 3) for name, seconds in self.stage_s.items()},
-            "wall_s": round(wall_s, 3),
-            "frames_per_s": round(processed / wall_s, 3),
+            "wall_s": round(time.perf_counter() - self.started, 3),
+            "frames_per_s": round(self.frames_per_s(), 3),
             "peak_memory_mib": round(peak_memory_mib(), 1),
         }
+
+    def frames_per_s(self) -> float:
+        """After the first set, which may have had to wait for an engine to be built."""
+        return (self.processed.total() - self.first_count) / (time.perf_counter() - self.first_done)
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(self.as_dict(), indent=2) + "\n")
@@ -131,9 +144,8 @@ class Summary:
         """The run in one line."""
         processed, skipped = self.processed.total(), self.skipped.total()
         modes = ", ".join(f"{share:.0%} {mode}" for mode, share in _shares(self.modes).items())
-        rate = self.as_dict()["frames_per_s"]
         share = f"{processed} of {self.images_in_recording} images processed ({modes}), {skipped} skipped"
-        return f"{self.status}: {share}, {rate:.1f} frames/s{': ' if self.message else ''}{self.message}"
+        return f"{self.status}: {share}, {self.frames_per_s():.1f} frames/s{': ' if self.message else ''}{self.message}"
 
 
 def values_of(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from rosbags.typesys.store import Typestore
 
 PACKAGE = Path(da3_ros.__file__).parent
-MESSAGE_FOLDERS = (PACKAGE / "msg", PACKAGE.parent / "msg")  # installed, source tree
+MESSAGE_FOLDERS = (
+    PACKAGE / "msg",
+    PACKAGE.parent / "msg",
+    *(prefix / "share/da3/msg" for prefix in PACKAGE.parents),
+)  # pip, source, colcon
 
 
 @cache
@@ -23,12 +27,18 @@ def load_typestore() -> Typestore:
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     store = get_typestore(Stores.ROS2_HUMBLE)
-    folder = next(folder for folder in MESSAGE_FOLDERS if folder.is_dir())
     ours: dict[str, Any] = {}
-    for path in sorted(folder.glob("*.msg")):
+    for path in sorted(_message_folder().glob("*.msg")):
         ours |= get_types_from_msg(path.read_text(), f"da3/msg/{path.stem}")
     store.register(ours)
     return store
+
+
+def _message_folder() -> Path:
+    for folder in MESSAGE_FOLDERS:
+        if (folder / "StreamStatus.msg").is_file():
+            return folder
+    raise FileNotFoundError("da3's .msg files are not installed beside da3_ros: install the package again")
 
 
 class RosbagsTypes:

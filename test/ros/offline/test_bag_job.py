@@ -188,6 +188,17 @@ def test_a_rig_of_two_cameras(tmp_path: Path, out: Path, run: Run) -> None:
     tree_of(found).transform("odom", "rear_optical_da3", stamp_of(1))
 
 
+def test_images_of_a_rig_without_a_partner_are_counted(tmp_path: Path, out: Path, run: Run) -> None:
+    rear = [r for i in (0, 3) for r in bags.camera_frame(i, "/rear", "rear_optical")]
+    late = [
+        (log_ns, topic, messages.STORE.types[msg.__msgtype__](**(vars(msg) | {"header": messages.header(stamp_of(1) + 50_000_000)})))
+        for log_ns, topic, msg in bags.camera_frame(1, "/rear", "rear_optical")
+    ]
+    summary = run(bags.write_ros2(tmp_path / "in", [*bags.camera(FRAMES), *rear, *late]), out)
+    assert summary.processed == {"front": FRAMES, "rear": 2}
+    assert summary.skipped == {"rear: without a partner in time": 1}
+
+
 def test_millimetres_and_dense_clouds(robot_bag: Path, out: Path, run: Run) -> None:
     run(robot_bag, out, results=OutputConfig(depth_encoding="16UC1", cloud="dense"))
     found = read_mcap(out)

@@ -22,7 +22,17 @@ MAY_IMPORT = {
     "training": {"types", "config", "geometry", "preprocess", "model", "scenes", "datasets"},
     "evaluation": {"types", "config", "geometry", "preprocess", "model", "engines", "streaming", "scenes", "datasets"},
 }
-ROS_MODULES = {"rclpy", "cv_bridge", "tf2_ros", "sensor_msgs_py", "tf_transformations", "sensor_msgs", "nav_msgs", "geometry_msgs", "launch"}
+ROS_MODULES = {
+    "rclpy",
+    "cv_bridge",
+    "tf2_ros",
+    "sensor_msgs_py",
+    "tf_transformations",
+    "sensor_msgs",
+    "nav_msgs",
+    "geometry_msgs",
+    "launch",
+}
 MAY_IMPORT_ROS = {"node.py", "process.py", "cameras.py", "publishers.py", "parameters.py", "frames.py", "libraries.py", "to_msg.py"}
 LAZY_ONLY = {"tensorrt", "open3d", "rosbags", "rerun", "gsplat"}
 

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .from_msg import StampedTransform
-
-COMMANDS = {
-    "demo": "a rendered robot drive, processed and compared with the truth",
-    "bag": "depth, clouds and poses for a recorded bag",
-    "images": "depth and a cloud for pictures or a video",
-    "train": "run a training of the paper",
-    "eval": "measure a model on rendered worlds",
-    "info": "models, devices, engines and versions",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="da3",
         description="Depth Anything 3 for robots.",
-        epilog="\n".join(f"  {name:8}{text}" for name, text in COMMANDS.items()) + "\n\nda3 COMMAND --help says more.",
+        epilog="\n".join(f"  {name:8}{text}" for name, (_, text) in COMMANDS.items()) + "\n\nda3 COMMAND --help says more.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help="tell everything, and show tracebacks")
@@ -36,9 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     parsed = parser.parse_args(arguments)
     _log_to_terminal(parsed.debug)
-    command = {"demo": _demo, "bag": _bag, "images": _images, "train": _train, "eval": _eval, "info": _info}[parsed.command]
+    command, text = COMMANDS[parsed.command]
     try:
-        sys.exit(command(argparse.ArgumentParser(prog=f"da3 {parsed.command}", description=COMMANDS[parsed.command]), parsed.rest))
+        sys.exit(command(argparse.ArgumentParser(prog=f"da3 {parsed.command}", description=text), parsed.rest))
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
@@ -142,6 +132,14 @@ def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     parser.add_argument("--model", default="da3-nano", help="preset, Hub name or folder of a checkpoint (default: da3-nano)")
     parser.add_argument("--scenes", type=_positive, default=128, metavar="N", help="number of worlds (default: 128)")
     parser.add_argument("--views", type=_positive, nargs="+", default=(1, 2, 4, 8), metavar="N", help="window sizes (default: 1 2 4 8)")
+    parser.add_argument(
+        "--size",
+        type=_positive,
+        nargs=2,
+        action="append",
+        metavar=("H", "W"),
+        help="of the images; repeat it (default: 168 224 and 252 336)",
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--batch", type=_positive, default=8, metavar="N", help="worlds at once (default: 8)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report")
@@ -151,7 +149,9 @@ def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
 
     from da3_core import evaluate_scenes, load_model
 
-    report = evaluate_scenes(load_model(given.model), given.model, given.scenes, given.views, batch=given.batch, device=given.device)
+    sizes = [(height, width) for height, width in given.size or ((168, 224), (252, 336))]
+    model = load_model(given.model)
+    report = evaluate_scenes(model, given.model, given.scenes, given.views, sizes, given.batch, given.device)
     Console().print(Markdown(report.to_markdown()))
     if given.json is not None:
         given.json.write_text(report.to_json())
@@ -167,25 +167,14 @@ def _info(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
 
 
 def _static_transform(words: Sequence[str]) -> StampedTransform:
-    import numpy as np
-    import torch
-
-    from da3_core import rotation_from_quaternion
-
     from .from_msg import StampedTransform
+    from .poses import rigid_from_text
 
     parent, child, *numbers = words
     try:
-        x, y, z, *q_xyzw = map(float, numbers)
-        norm = math.hypot(*q_xyzw)
+        return StampedTransform(0, parent, child, rigid_from_text(" ".join(numbers)))
     except ValueError as error:
         raise ValueError(f"--static-transform {parent} {child}: {error}") from error
-    if not 0.9 < norm < 1.1:
-        raise ValueError(f"--static-transform {parent} {child}: the quaternion's length is {norm:.3f}, not 1")
-    T = np.eye(4)
-    T[:3, :3] = rotation_from_quaternion(torch.tensor(q_xyzw, dtype=torch.float64)).numpy()
-    T[:3, 3] = x, y, z
-    return StampedTransform(0, parent, child, T)
 
 
 def _add_untrained(parser: argparse.ArgumentParser) -> None:
@@ -204,3 +193,13 @@ def _log_to_terminal(debug: bool) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     for name in ("da3_core", "da3_ros"):
         logging.getLogger(name).setLevel(level)
+
+
+COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser, Sequence[str]], int], str]] = {
+    "demo": (_demo, "a rendered robot drive, processed and compared with the truth"),
+    "bag": (_bag, "depth, clouds and poses for a recorded bag"),
+    "images": (_images, "depth and a cloud for pictures or a video"),
+    "train": (_train, "run a training of the paper"),
+    "eval": (_eval, "measure a model on rendered worlds"),
+    "info": (_info, "models, devices, engines and versions"),
+}

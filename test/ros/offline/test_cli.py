@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from da3_core import load_model, save_model
 from da3_ros.cli import main
 from da3_ros.flags import OfflineConfig, add_settings, read_settings
 
@@ -97,8 +99,8 @@ def test_a_damaged_bag_exits_with_three(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--static-transform", "a", "b", 0, 0, 0, 0, 0, 0, 0), "quaternion's length is 0.000"),
-        (("--static-transform", "a", "b", "x", 0, 0, 0, 0, 0, 1), "could not convert"),
+        (("--static-transform", "a", "b", 0, 0, 0, 0, 0, 0, 0), "--static-transform a b"),
+        (("--static-transform", "a", "b", "x", 0, 0, 0, 0, 0, 1), "quaternion of length 1"),
         (("--window.views", 0), "outside"),
         (("--model", "da3-pico"), "da3-pico"),
     ],
@@ -159,6 +161,20 @@ def test_info_names_presets_and_versions(capsys: pytest.CaptureFixture[str]) -> 
     out = capsys.readouterr().out
     assert "da3-nano" in out
     assert "onnxruntime" in out
+
+
+def test_eval_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_model(load_model("da3-nano", weights=None), tmp_path / "model")
+    report = tmp_path / "report.json"
+    assert run("eval", "scenes", "--model", tmp_path / "model", "--scenes", 1, "--views", 1, "--size", 28, 42, "--json", report) == 0
+    assert "AbsRel" in capsys.readouterr().out
+    assert {row["mode"] for row in json.loads(report.read_text())["rows"]} == {"posed", "unposed"}
+    assert run("eval", "scenes", "--model", tmp_path / "none") == 1
+
+
+def test_train_command_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", tmp_path / "none.yaml") == 1
+    assert "none.yaml" in capsys.readouterr().err
 
 
 def test_help_comes_at_once() -> None:

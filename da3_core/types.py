@@ -110,7 +110,8 @@ class Engine(Protocol):
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
         """Predicts for one window, all of whose images have one size.
 
-        wanted: indices into `views`; depth, confidence and sky come back for these, in this order, and are None when there are none.
+        wanted: indices into `views`, one may come twice; depth, confidence and sky come back for these, in this order, and are None
+        when there are none.
         Cameras come back for all views (None from mono and metric networks). posed: condition on the views' K and T_world_cam, which
         all must have; the cameras' scale is then still the network's own. No batch dimension, float32 on the CPU.
         """

@@ -29,10 +29,10 @@ def tiny(config: ModelConfig) -> ModelConfig:
     return dataclasses.replace(config, backbone=backbone, head=TINY_HEAD)
 
 
-def tiny_model(preset: str) -> Model:
+def tiny_model(config: ModelConfig) -> Model:
     """Random weights of the order of one over the square root of the fan-in, so that every part has a say in the result."""
     torch.manual_seed(0)
-    model = build_model(tiny(PRESETS[preset])).eval()
+    model = build_model(tiny(config)).eval()
     for parameter in model.parameters():
         if parameter.dim() > 1 and parameter.shape[0] > 1:
             torch.nn.init.normal_(parameter, std=(parameter[0].numel()) ** -0.5)
@@ -55,8 +55,13 @@ def random_views(count: int, size: tuple[int, int], seed: int = 0) -> list[View]
 
 
 @pytest.fixture
-def model_of() -> Callable[[str], Model]:
+def tiny_of() -> Callable[[ModelConfig], Model]:
     return tiny_model
+
+
+@pytest.fixture
+def model_of() -> Callable[[str], Model]:
+    return lambda preset: tiny_model(PRESETS[preset])
 
 
 @pytest.fixture

@@ -1,0 +1,103 @@
+"""What engines build is kept, found again, and built anew where it cannot be trusted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from da3_core.engines.cache import NOTE, ArtifactCache, default_folder
+from da3_core.engines.programs import ProgramError
+
+FILE, MADE_FOR, INPUTS = "part.bin", {"device": "mine"}, [torch.zeros(2, 3)]
+
+
+class Builder:
+    """Writes an artifact of two files and counts how often."""
+
+    def __init__(self) -> None:
+        self.built = 0
+
+    def __call__(self, path: Path) -> None:
+        self.built += 1
+        path.write_bytes(b"code" * 1000)
+        path.with_name("beside.bin").write_bytes(b"weights" * 1000)
+
+
+def network(scale: float = 1.0) -> nn.Module:
+    part = nn.Linear(3, 4)
+    nn.init.constant_(part.weight, scale)
+    nn.init.constant_(part.bias, 0)
+    return part
+
+
+def test_it_is_built_once_and_written_whole(tmp_path: Path) -> None:
+    build, part = Builder(), network()
+    paths = {ArtifactCache(part, tmp_path).get(part, INPUTS, FILE, MADE_FOR, build) for _ in range(2)}
+    assert build.built == 1 and len(paths) == 1
+    assert sorted(path.name for path in (tmp_path / "engines").glob("*/*")) == ["beside.bin", NOTE, FILE]
+
+
+@pytest.mark.parametrize("damaged", [FILE, "beside.bin", NOTE])
+@pytest.mark.parametrize("how", ["a changed byte", "cut", "gone"])
+def test_a_damaged_artifact_is_built_anew(tmp_path: Path, damaged: str, how: str) -> None:
+    build, part = Builder(), network()
+    path = ArtifactCache(part, tmp_path).get(part, INPUTS, FILE, MADE_FOR, build).with_name(damaged)
+    whole = path.read_bytes()
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(whole[:-1] if how == "cut" else b"\0" + whole[1:])
+    path = ArtifactCache(part, tmp_path).get(part, INPUTS, FILE, MADE_FOR, build)
+    assert build.built == 2 and path.read_bytes() == b"code" * 1000
+    ArtifactCache(part, tmp_path).get(part, INPUTS, FILE, MADE_FOR, build)
+    assert build.built == 2
+
+
+@pytest.mark.parametrize("key", ["device", "torch", "code"])
+def test_what_was_made_for_something_else_is_built_anew(tmp_path: Path, key: str) -> None:
+    build, part = Builder(), network()
+    note = ArtifactCache(part, tmp_path).get(part, INPUTS, FILE, MADE_FOR, build).with_name(NOTE)
+    note.write_text(json.dumps({**json.loads(note.read_text()), key: "other"}))
+    ArtifactCache(part, tmp_path).get(part, INPUTS, FILE, MADE_FOR, build)
+    assert build.built == 2
+
+
+def test_other_weights_and_other_shapes_lie_beside_each_other(tmp_path: Path) -> None:
+    build = Builder()
+    paths = set()
+    for part in (network(1.0), network(1.5)):
+        for shape in ((2, 3), (4, 3)):
+            paths.add(ArtifactCache(part, tmp_path).get(part, [torch.zeros(shape)], FILE, MADE_FOR, build))
+    assert build.built == len(paths) == 4 and all(path.is_file() for path in paths)
+
+
+def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def fail(path: Path) -> None:
+        path.write_bytes(b"half of it")
+        raise ProgramError("no compiler")
+
+    part = network()
+    with pytest.raises(ProgramError, match="no compiler"):
+        ArtifactCache(part, tmp_path).get(part, INPUTS, FILE, MADE_FOR, fail)
+    assert not list((tmp_path / "engines").iterdir())
+
+
+def test_a_folder_that_cannot_be_written_says_what_helps(tmp_path: Path) -> None:
+    (tmp_path / "engines").write_text("a file where the folder should be")
+    part = network()
+    with pytest.raises(ProgramError, match="set DA3_CACHE_DIR"):
+        ArtifactCache(part, tmp_path).get(part, INPUTS, FILE, MADE_FOR, Builder())
+
+
+def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    monkeypatch.setenv("DA3_CACHE_DIR", "/mine")
+    assert default_folder() == Path("/mine")
+    monkeypatch.delenv("DA3_CACHE_DIR")
+    assert default_folder() == Path("/caches/da3")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_folder() == Path.home() / ".cache" / "da3"

@@ -18,6 +18,9 @@ from .config import (
 )
 from .datasets import TumRgbdWriter
 from .engines import ENGINES, make_engine
+from .engines.bench import as_json as bench_as_json
+from .engines.bench import bench_preset
+from .engines.bench import table as bench_table
 from .engines.choice import choose as choose_engine
 from .evaluation.depth import depth_metrics
 from .evaluation.run import evaluate_scenes
@@ -94,6 +97,9 @@ __all__ = [
     "Uint8Array",
     "View",
     "WindowConfig",
+    "bench_as_json",
+    "bench_preset",
+    "bench_table",
     "build_model",
     "choose_engine",
     "depth_metrics",

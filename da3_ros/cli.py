@@ -158,6 +158,26 @@ def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     return 0
 
 
+def _bench(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
+    parser.add_argument("--model", default="da3-nano", metavar="PRESET", help="any-view preset, with random weights (default: da3-nano)")
+    parser.add_argument("--engine", default="auto", help="what runs the network (default: auto)")
+    parser.add_argument("--views", type=_positive, nargs="+", default=(1, 4, 8), metavar="N", help="window sizes (default: 1 4 8)")
+    parser.add_argument("--size", type=_positive, nargs=2, default=(336, 504), metavar=("H", "W"), help="of images (default: 336 504)")
+    parser.add_argument("--posed", action="store_true", help="with given cameras")
+    parser.add_argument("--frames", type=_positive, default=20, metavar="N", help="frames to take the median of (default: 20)")
+    parser.add_argument("--cpu", action="store_true", help="on the CPU, even where there is a GPU")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
+    given = parser.parse_args(rest)
+    from da3_core import bench_as_json, bench_preset, bench_table
+
+    device, (height, width) = "cpu" if given.cpu else "auto", given.size
+    rows = bench_preset(given.model, given.engine, given.views, (height, width), device=device, posed=given.posed, frames=given.frames)
+    print(bench_table(rows))
+    if given.json is not None:
+        given.json.write_text(bench_as_json(rows))
+    return 0
+
+
 def _info(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     parser.parse_args(rest)
     from .info import print_info
@@ -201,5 +221,6 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser, Sequence[str]], int
     "images": (_images, "depth and a cloud for pictures or a video"),
     "train": (_train, "run a training of the paper"),
     "eval": (_eval, "measure a model on rendered worlds"),
+    "bench": (_bench, "what a new frame costs here"),
     "info": (_info, "models, devices, engines and versions"),
 }

@@ -15,15 +15,18 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from da3_core.engines.choice import make_engine
+from da3_core.engines.choice import choose, make_engine
 from da3_core.engines.eager import FullRecompute
 from da3_core.engines.incremental import AnyViewEngine
 from da3_core.engines.programs import Eager, Programs
+from da3_core.model import PRESETS
 from da3_core.model.checkpoint import load_model
 from da3_core.model.da3 import AnyView
+from da3_core.model.presets import AnyViewConfig
 from da3_core.types import Prediction, View
 
 Size = tuple[int, int]
+PATCH = 14
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,24 @@ def random_model(preset: str) -> AnyView:
         if parameter.dim() > 1 and parameter.shape[0] > 1:
             torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
     return cast(AnyView, model)
+
+
+def bench_preset(
+    name: str, engine: str, views: Sequence[int], size: Size, *, device: str = "auto", posed: bool = False, frames: int = 20
+) -> list[Row]:
+    """A row for every window size, of the preset `name` with random weights: what a frame costs does not depend on them.
+
+    Raises ValueError where `name` is no any-view preset, a side of `size` (H, W) no multiple of 14, or there is no such engine.
+    """
+    presets = [preset for preset, config in PRESETS.items() if isinstance(config, AnyViewConfig)]
+    if name not in presets:
+        raise ValueError(f"{name!r} is no any-view preset: take one of {', '.join(presets)}")
+    if any(side < PATCH or side % PATCH for side in size):
+        raise ValueError(f"images of {size[0]}x{size[1]} do not divide into patches: take multiples of {PATCH}")
+    where = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    chosen, _ = choose(engine, torch.device(where))
+    model = random_model(name)
+    return [bench_window(model, name, chosen, Case(size, n, posed), device=where, frames=frames) for n in views]
 
 
 def bench_window(

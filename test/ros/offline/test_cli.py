@@ -156,6 +156,31 @@ def test_images_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert complaint in capsys.readouterr().err
 
 
+def test_bench_prints_a_table_and_writes_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = tmp_path / "bench.json"
+    assert run("bench", "--cpu", "--engine", "eager", "--views", 1, 2, "--size", 28, 42, "--frames", 2, "--json", figures) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    rows = json.loads(figures.read_text())
+    assert "ms/frame" in head and len(lines) == 2 and all("28x42" in line and "eager" in line for line in lines)
+    assert [row["views"] for row in rows] == [1, 2]
+    assert all(row["frame_ms"] > 0 and row["depth_error"] < 1e-4 for row in rows)
+    assert rows[0]["gflop"] < rows[1]["gflop"] < 2 * rows[0]["gflop"]  # the older view is not encoded again
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--model", "da3mono-large"), "take one of da3-nano"),
+        (("--size", 30, 42), "multiples of 14"),
+        (("--engine", "tensorrt"), "take auto"),
+    ],
+)
+def test_bench_of_what_cannot_be_is_one_line(arguments: tuple[Any, ...], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("bench", "--cpu", *arguments) == 1
+    error = capsys.readouterr().err
+    assert complaint in error and len(error.splitlines()) == 1
+
+
 def test_info_names_presets_and_versions(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("info") == 0
     out = capsys.readouterr().out

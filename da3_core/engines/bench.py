@@ -102,7 +102,8 @@ def bench_preset(
     where = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     chosen, _ = choose(engine, torch.device(where))
     model = random_model(name)
-    return [bench_window(model, name, chosen, Case(size, n, posed), device=where, frames=frames) for n in views]
+    rows = [bench_window(model, name, engine, Case(size, n, posed), device=where, frames=frames) for n in views]
+    return [dataclasses.replace(row, engine=chosen) for row in rows]
 
 
 def bench_window(

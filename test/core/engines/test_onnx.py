@@ -35,8 +35,10 @@ def shallow_of(tiny_of: Callable[[ModelConfig], Model]) -> Callable[[str], Model
     def shallow(preset: str) -> Model:
         config = PRESETS[preset]
         assert isinstance(config, (AnyViewConfig, MonoConfig))
-        start = {} if isinstance(config, MonoConfig) else dict.fromkeys(("alt_start", "qknorm_start", "rope_start"), 2)
-        backbone = dataclasses.replace(config.backbone, depth=4, out_layers=(0, 1, 2, 3), **start)
+        start = None if isinstance(config, MonoConfig) else 2
+        backbone = dataclasses.replace(
+            config.backbone, depth=4, out_layers=(0, 1, 2, 3), alt_start=start, qknorm_start=start, rope_start=start
+        )
         return tiny_of(dataclasses.replace(config, backbone=backbone))
 
     return shallow

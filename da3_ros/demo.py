@@ -26,7 +26,7 @@ from .sheet import draw_sheet
 log = logging.getLogger(__name__)
 WORLD_SEED = DEMO[0]
 IMAGE_HZ = 5.0
-IMAGE_SIZE = (240, 320)
+IMAGE_SIZE = (192, 256)
 SHOWN = 4
 
 

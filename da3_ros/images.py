@@ -65,6 +65,8 @@ def run_images(job: ImageJob, engine: Engine, config: StreamConfig) -> int:
         write_result(job.output / picture.name, result)
         clouds.append(_thinned(*world_points(result), share))
         done += 1
+    if not done:
+        raise ValueError("none of the pictures could be read")
     _write_cloud(job.output, clouds)
     return done
 
@@ -132,8 +134,9 @@ def _read(source: Path) -> Iterator[tuple[str, int, Uint8Array]]:
     if source.suffix.lower() in PICTURES:
         image = cv2.imread(str(source), cv2.IMREAD_COLOR)
         if image is None:
-            raise ValueError(f"{source} is no readable picture")
-        yield source.stem, 0, _rgb(image)
+            log.warning("%s cannot be read: left out", source)
+        else:
+            yield source.stem, 0, _rgb(image)
         return
     video = _open_video(source)
     fps = video.get(cv2.CAP_PROP_FPS) or 30.0

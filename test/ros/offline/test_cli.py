@@ -124,8 +124,10 @@ def test_images_command(tmp_path: Path) -> None:
     pictures.mkdir()
     for i in range(3):
         cv2.imwrite(str(pictures / f"{i}.png"), bags.picture(i)[..., ::-1])
+    (pictures / "1_broken.png").write_bytes(b"not a picture")
     out = tmp_path / "out"
     assert run("images", pictures, out, "--fov", "60", *TINY) == 0
+    assert sorted(p.name for p in out.glob("*.npz")) == ["0.npz", "1.npz", "2.npz"]
     found = np.load(out / "1.npz")
     assert found["depth"].shape == found["confidence"].shape == (56, 70)
     assert found["T_world_cam"].shape == (4, 4)

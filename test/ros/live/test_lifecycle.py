@@ -107,3 +107,9 @@ def test_a_signal_ends_it_in_time_even_while_the_engine_is_built(start_node: Sta
         robot.wait_for(lambda: robot.node.count_publishers("/diagnostics"), 90.0)
         robot.spin(0.5)
         assert node.stop(signal.SIGTERM) < allowed_s()
+
+
+def test_build_only_builds_the_engine_and_ends(start_node: StartNode) -> None:
+    node = start_node(build_only=True)
+    assert node.process.wait(90) == 0
+    assert "the engine is built" in node.log

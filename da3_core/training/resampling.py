@@ -34,7 +34,7 @@ class _Resample(torch.autograd.Function):
 
 
 def resampling_matrix(count: int, new_count: int, device: torch.device) -> Tensor:
-    """(new_count, count): what linear resampling, ends onto ends, multiplies a row of numbers with."""
+    """(new_count, count) float64: what linear resampling, ends onto ends, multiplies a row of numbers with."""
     step = (count - 1) / (new_count - 1) if new_count > 1 else 0.0
-    positions = torch.arange(new_count, device=device) * step
+    positions = torch.arange(new_count, device=device, dtype=torch.float64) * step
     return (1 - (positions.unsqueeze(1) - torch.arange(count, device=device)).abs()).clamp(min=0)

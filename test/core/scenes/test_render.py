@@ -122,7 +122,8 @@ def test_the_traced_program_gives_the_same_image(scenes):
     assert torch.allclose(depth, seen.depth[:, :1], rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compiling the renderer for a CPU takes many minutes")
 def test_the_compiled_program_gives_the_same_image(scenes):
     worlds, T, K, seen = scenes
     compiled = render(worlds, T, K, SIZE, compiled=True)

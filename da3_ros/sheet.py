@@ -73,7 +73,7 @@ def _draw_from_above(axis: Any, points: Float64Array, colours: Uint8Array, paths
 
 def _look_around(axis: Any, points: Float64Array) -> None:
     """Both axes alike, over nearly all points: what is seen far away through a window is left out."""
-    axis.set_aspect("equal", adjustable="datalim")
+    axis.set_aspect("equal")
     if len(points):
         low, high = np.nanpercentile(points, (2, 98), axis=0)
         axis.set_xlim(low[0] - MARGIN_M, high[0] + MARGIN_M)

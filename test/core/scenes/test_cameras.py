@@ -19,7 +19,9 @@ def worlds():
 def test_cameras_are_rigid_level_and_clear_of_everything(worlds, style):
     T, K = sample_cameras(worlds, 4, SIZE, style)
     R = T[..., :3, :3]
-    assert torch.allclose(R @ R.mT, torch.eye(3).expand_as(R), atol=1e-5) and torch.allclose(torch.linalg.det(R), torch.ones(12, 4), atol=1e-5)
+    assert torch.allclose(R @ R.mT, torch.eye(3).expand_as(R), atol=1e-5) and torch.allclose(
+        torch.linalg.det(R), torch.ones(12, 4), atol=1e-5
+    )
     assert (R[..., 2, 1] < 0).float().mean() > 0.95  # image down is world down
     assert torch.equal(K[..., 0, 0], K[..., 1, 1]) and (K[..., 0, 2] == 16).all() and (K[..., 1, 2] == 12).all()
     assert (K[..., 0, 0] >= 0.5 * 32 - 1e-3).all() and (K[..., 0, 0] <= 1.5 * 32 + 1e-3).all()

@@ -143,7 +143,10 @@ def test_a_lens_moves_pixels_but_not_the_world():
     assert np.abs(projected[:, 0] - np.stack((u, v), -1).reshape(-1, 2)).max() < 1e-3
 
 
-@pytest.mark.parametrize(("model", "D"), [("equidistant", (0.02, -0.01, 0.002, 0.0)), ("none", ()), ("rational_polynomial", (-0.3, 0.1, 0.0, 0.0, 0.0, 0.02, 0.0, 0.0))])
+@pytest.mark.parametrize(
+    ("model", "D"),
+    [("equidistant", (0.02, -0.01, 0.002, 0.0)), ("none", ()), ("rational_polynomial", (-0.3, 0.1, 0.0, 0.0, 0.0, 0.02, 0.0, 0.0))],
+)
 def test_other_lenses_start_at_the_centre(model, D):
     K = np.array([[40.0, 0.0, 36.5], [0.0, 40.0, 28.5], [0.0, 0.0, 1.0]])
     rays = lens_directions(K, model, D, SIZE)

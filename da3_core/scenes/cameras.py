@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from da3_core.scenes.casting import Everything
+from da3_core.scenes.casting import first_solid
 from da3_core.scenes.primitives import NOWHERE, distance_below
 from da3_core.scenes.rng import Draws
 from da3_core.scenes.vec import Vec, look_rotation, matrix, vec, xyz
@@ -112,7 +112,7 @@ def _probe(worlds: Worlds, T_world_cam: Tensor, K: Tensor, size: tuple[int, int]
     T = T_world_cam.flatten(1, 2)
     origin = vec(T[..., None, :3, 3])
     direction = matrix(T[..., None, :3, :3]).times(Vec(x, y, torch.ones_like(x)))
-    depth, solid = Everything(worlds.solids.frames()).first_solid(origin, direction)
+    depth, solid = first_solid(worlds.solids.frames(), origin, direction)
     points = origin.along(direction, depth.clamp_max(1e3)).stack()
     depth = torch.where(depth < NOWHERE, depth, torch.inf)
     return depth.unflatten(1, (c, n)), points.unflatten(1, (c, n)), solid.unflatten(1, (c, n))

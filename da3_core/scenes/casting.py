@@ -1,15 +1,14 @@
 """Rays against the solids of their world: first hits, shadows and openness, in two ways that give the same numbers.
 
-`Everything` is one expression over (B, N, P, R) for each question, reduced over the P solids at once: a compiler makes one loop of it and
-nothing of that size is ever stored. `Culled` asks only the solids that a bundle of neighbouring rays may meet: several times less work,
-for where nothing is compiled.
+The functions are one expression each over (B, N, R, P), reduced over the P solids at once: a compiler makes one loop of it and nothing of
+that size is ever stored. `Culled` asks only the solids that a bundle of neighbouring rays may meet: many times less work, for where
+nothing is compiled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,58 +20,44 @@ PENUMBRA = 0.15  # of a solid's half size
 PAIRS = 1 << 17  # rays times solids at a time, so that intermediates stay in the cache
 
 
-class Caster(Protocol):
-    """What rendering asks of B worlds: N bundles of R rays each; origins (B, N, 1), directions and points (B, N, R), lights (B, 1, 1)."""
+def first_solid(frames: Frames, origin: Vec, direction: Vec) -> tuple[Tensor, Tensor]:
+    """(distance in units of `direction`, above NOWHERE where missed; solid, an index into B * P), both (B, N, R).
 
-    @property
-    def frames(self) -> Frames: ...
-
-    def first_solid(self, origin: Vec, direction: Vec) -> tuple[Tensor, Tensor]:
-        """(distance in units of `direction`, above NOWHERE where missed; solid, an index into B * P), both (B, N, R)."""
-
-    def visibility(self, point: Vec, light: Vec) -> Tensor:
-        """(B, N, R) how much of a light is seen from points; edges of shadows are soft."""
-
-    def openness(self, point: Vec, reach_m: float) -> Tensor:
-        """(B, N, R) distance to the nearest solid in units of `reach_m`, in 0..1: corners are dark."""
+    frames (B, P), origin (B, N, 1), direction (B, N, R).
+    """
+    distance, solid = _nearest(_against_rays(frames), origin.map(_one_solid), direction.map(_one_solid), -1)
+    worlds, count = frames.offset.x.shape
+    return distance, solid + count * torch.arange(worlds, device=solid.device)[:, None, None]
 
 
-def nearest(frames: Frames, origin: Vec, direction: Vec) -> tuple[Tensor, Tensor]:
-    """(distance, index along the solids), reduced over dimension -2: frames (..., P, 1) against rays (..., 1, R)."""
-    distance = hit_distance(frames, frames.point(origin), frames.direction(direction)).min(-2)
+def visibility(frames: Frames, point: Vec, light: Vec) -> Tensor:
+    """(B, N, R) how much of a light at (B, 1, 1) is seen from points (B, N, R); edges of shadows are soft."""
+    return _unshadowed(_against_rays(frames), point.map(_one_solid), light.map(_one_solid), -1)
+
+
+def openness(frames: Frames, point: Vec, reach_m: float) -> Tensor:
+    """(B, N, R) distance from points to the nearest solid in units of `reach_m`, in 0..1: corners are dark."""
+    return _room_around(_against_rays(frames), point.map(_one_solid), reach_m, -1)
+
+
+def _nearest(frames: Frames, origin: Vec, direction: Vec, solids: int) -> tuple[Tensor, Tensor]:
+    """(distance, index along the solids), reduced over their dimension."""
+    distance = hit_distance(frames, frames.point(origin), frames.direction(direction)).min(solids)
     return distance.values, distance.indices
 
 
-def unshadowed(frames: Frames, point: Vec, light: Vec) -> Tensor:
+def _unshadowed(frames: Frames, point: Vec, light: Vec, solids: int) -> Tensor:
     """One minus the longest stretch of the way to the light that lies within a solid, in units of PENUMBRA."""
     start = frames.point(point)
     direction = frames.point(light) - start
     slab_in, quadric_in, leave = ray_interval(frames, start, direction)
     enter = torch.maximum(slab_in, quadric_in).clamp_min(0.0)
     chord = (leave.clamp_max(1.0) - enter).clamp_min(0.0) * direction.norm()
-    return 1.0 - (chord * (1.0 / PENUMBRA)).clamp_max(1.0).amax(-2)
+    return 1.0 - (chord * (1.0 / PENUMBRA)).clamp_max(1.0).amax(solids)
 
 
-def room_around(frames: Frames, point: Vec, reach_m: float) -> Tensor:
-    return (distance_below(frames, point).amin(-2) * (1.0 / reach_m)).clamp(0.0, 1.0)
-
-
-@dataclass(frozen=True)
-class Everything:
-    """Every ray against every solid."""
-
-    frames: Frames  # (B, P)
-
-    def first_solid(self, origin: Vec, direction: Vec) -> tuple[Tensor, Tensor]:
-        distance, solid = nearest(self.frames.against_rays(), origin.map(_one_solid), direction.map(_one_solid))
-        worlds, count = self.frames.offset.x.shape
-        return distance, solid + count * torch.arange(worlds, device=solid.device)[:, None, None]
-
-    def visibility(self, point: Vec, light: Vec) -> Tensor:
-        return unshadowed(self.frames.against_rays(), point.map(_one_solid), light.map(_one_solid))
-
-    def openness(self, point: Vec, reach_m: float) -> Tensor:
-        return room_around(self.frames.against_rays(), point.map(_one_solid), reach_m)
+def _room_around(frames: Frames, point: Vec, reach_m: float, solids: int) -> Tensor:
+    return (distance_below(frames, point).amin(solids) * (1.0 / reach_m)).clamp(0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -85,14 +70,14 @@ class Culled:
     def first_solid(self, origin: Vec, direction: Vec) -> tuple[Tensor, Tensor]:
         distance, first = torch.empty_like(direction.x), torch.empty_like(direction.x, dtype=torch.int64)
         for bundle, solid, frames in self._batches(in_cone(self.solids, origin, direction, None), direction):
-            distance[:, bundle], which = nearest(frames, origin.map(_one_solid), _one_solid_each(direction, bundle))
+            distance[:, bundle], which = _nearest(frames, origin.map(_before_rays), _each(direction, bundle), -2)
             first[:, bundle] = torch.gather(solid, 1, which[0])
         return distance, first
 
     def visibility(self, point: Vec, light: Vec) -> Tensor:
         seen, towards = torch.empty_like(point.x), point - light
         for bundle, _, frames in self._batches(in_cone(self.solids, light, towards, towards), point):
-            seen[:, bundle] = unshadowed(frames, _one_solid_each(point, bundle), light.map(_one_solid))
+            seen[:, bundle] = _unshadowed(frames, _each(point, bundle), light.map(_before_rays), -2)
         return seen
 
     def openness(self, point: Vec, reach_m: float) -> Tensor:
@@ -101,7 +86,7 @@ class Culled:
         away = distance_below(self.frames.map(lambda c: c[:, None, :]), middle)
         around = torch.empty_like(point.x)
         for bundle, _, frames in self._batches(away < radius + reach_m, point):
-            around[:, bundle] = room_around(frames, _one_solid_each(point, bundle), reach_m)
+            around[:, bundle] = _room_around(frames, _each(point, bundle), reach_m, -2)
         return around
 
     def _batches(self, may_meet: Tensor, rays: Vec) -> Iterator[tuple[Tensor, Tensor, Frames]]:
@@ -153,10 +138,21 @@ def _least(solids: Solids, normals: Tensor, apex: Tensor) -> Tensor:
     return normals @ (solids.centre[0] - apex).T - reach
 
 
+def _against_rays(frames: Frames) -> Frames:
+    """(B, P) -> (B, 1, 1, P)"""
+    return frames.map(lambda c: c[:, None, None])
+
+
 def _one_solid(component: Tensor) -> Tensor:
-    return component[:, :, None, :]
+    """(B, N, R) -> (B, N, R, 1)"""
+    return component[..., None]
 
 
-def _one_solid_each(rays: Vec, bundle: Tensor) -> Vec:
+def _before_rays(component: Tensor) -> Tensor:
+    """(1, 1, 1) -> (1, 1, 1, 1)"""
+    return component[:, :, None]
+
+
+def _each(rays: Vec, bundle: Tensor) -> Vec:
     """(1, N, R) -> (1, Q, 1, R)"""
     return rays.map(lambda c: c[:, bundle, None])

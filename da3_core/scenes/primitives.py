@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from da3_core.scenes.vec import Matrix, Vec, choose, matrix, root, step, vec
+from da3_core.scenes.vec import Matrix, Vec, blend, matrix, root, step, vec
 
 BOX = (0.0, 0.0, 4.0)
 CYLINDER = (0.0, 0.0, 1.0)
@@ -59,10 +59,6 @@ class Frames:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Frames:
         return Frames(self.matrix.map(function), self.offset.map(function), self.half.map(function), self.quadric.map(function))
-
-    def against_rays(self) -> Frames:
-        """(B, P) -> (B, 1, P, 1), to broadcast with rays (B, N, 1, R)."""
-        return self.map(lambda column: column[:, None, :, None])
 
     def of(self, solid: Tensor) -> Frames:
         """The frame of one solid per ray: (B, P) and solid (B, ...) int64, an index into the flattened B * P -> (B, ...)."""
@@ -127,7 +123,7 @@ def surface_normal(frame: Frames, origin: Vec, direction: Vec) -> tuple[Tensor, 
     half = frame.half
     curved = Vec(u.x / half.x, u.y / half.y, bulge * (u.z - shift) / half.z).normalised()
     is_curved = step(quadric_in - slab_in)
-    return distance, Vec(*(choose(is_curved, a, b) for a, b in zip(curved.components(), face.components(), strict=True)))
+    return distance, Vec(*(blend(a, b, is_curved) for a, b in zip(face.components(), curved.components(), strict=True)))
 
 
 def distance_below(frame: Frames, p: Vec) -> Tensor:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from da3_core.scenes.casting import Caster, Culled, Everything
-from da3_core.scenes.primitives import NOWHERE, pick
-from da3_core.scenes.shading import background, hit_surface, shade
+from da3_core.scenes.casting import Culled, first_solid, openness, visibility
+from da3_core.scenes.primitives import NOWHERE, Frames, pick
+from da3_core.scenes.shading import OPEN_M, Hit, Occlusion, aloft, background, hit_surface, lifted, light_position, shade
 from da3_core.scenes.vec import Vec, matrix, vec
 from da3_core.scenes.worlds import Worlds, select
 
 RAYS = 1 << 15  # at a time when nothing is fused, so that intermediates stay in the cache
-Traced = tuple[Tensor, Tensor, Tensor, Tensor]  # radiance (B, N, 3, H, W), depth (B, N, H, W), normal (B, N, 3, H, W), solid (B, N, H, W)
+Rays = tuple[Vec, Vec]  # origins (B, N, 1) and directions (B, N, R)
+Build = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 @dataclass(frozen=True)
@@ -59,37 +61,46 @@ def pinhole_directions(K: Tensor, size: tuple[int, int]) -> Tensor:
 
 def render_rays(worlds: Worlds, T_world_cam: Tensor, directions_cam: Tensor, focal_px: Tensor, compiled: bool = False) -> Rendering:
     """The same for any lens: directions_cam (B, N, 3, H, W) with z = 1; focal_px (B, N) sets the pixels' footprint."""
-    program = _compiled() if compiled else _by_view
-    radiance, depth, normal, solid = program(worlds, T_world_cam, directions_cam, 1.0 / focal_px)
+    pixel = 1.0 / focal_px
+    program = partial(_at_once, build=_compiled) if compiled else _by_view
+    image, solid = program(worlds, T_world_cam, directions_cam, pixel)
+    depth = image[:, :, 3]
     met = torch.isfinite(depth)
     return Rendering(
-        radiance=radiance, depth=depth, normal=normal, sky=~met & worlds.sky.is_sky[:, None, None, None],
+        radiance=image[:, :, :3], depth=depth, normal=image[:, :, 4:], sky=~met & worlds.sky.is_sky[:, None, None, None],
         object=met & pick(worlds.is_object, solid),
     )  # fmt: skip
 
 
-def _surface(worlds: Worlds, caster: Caster, solid: Tensor, rays: tuple[Vec, Vec], pixel: Tensor) -> tuple[Vec, Tensor, Vec]:
-    """(radiance, depth, normal) where rays (origin, direction) meet the solids that they are known to meet."""
-    hit = hit_surface(caster.frames, solid, *rays)
-    return shade(worlds, solid, hit, rays[1], pixel, caster), hit.distance, hit.normal
-
-
-def _at_once(worlds: Worlds, T_world_cam: Tensor, directions_cam: Tensor, pixel: Tensor) -> Traced:
-    """All rays against all solids: what is worth compiling."""
-    size = directions_cam.shape[-2:]
+def _at_once(worlds: Worlds, T_world_cam: Tensor, directions_cam: Tensor, pixel: Tensor, build: Build) -> tuple[Tensor, Tensor]:
+    """All rays against all solids, in four steps that are worth compiling: (B, N, 7, H, W) and solids (B, N, H, W)."""
+    frames = worlds.solids.frames()
     rays = _world_rays(T_world_cam, Vec(*directions_cam.flatten(-2).unbind(2)))
-    caster = Everything(worlds.solids.frames())
-    distance, solid = caster.first_solid(*rays)
-    met = distance < NOWHERE
-    radiance, depth, normal = _surface(worlds, caster, solid, rays, pixel[..., None])
-    sky = background(worlds.sky, worlds.light, rays[1])
-    pixels = [torch.where(met, a, b) for a, b in zip(radiance.components(), sky.components(), strict=True)]
-    pixels += [torch.where(met, depth, torch.inf), *(torch.where(met, c, 0.0) for c in normal.components())]
-    image = torch.stack(pixels, 2).view(*met.shape[:2], 7, *size)
-    return image[:, :, :3], image[:, :, 3], image[:, :, 4:], solid.view(*met.shape[:2], *size)
+    met, solid, hit, off, above = build(_meet)(frames, rays)
+    seen = tuple(build(visibility)(frames, off, light_position(worlds.light, i)) for i in range(worlds.light.reach_m.shape[1]))
+    occlusion = Occlusion(build(openness)(frames, above, OPEN_M), seen)
+    image = build(_picture)(worlds, met, solid, hit, rays[1], pixel[..., None], occlusion)
+    size = directions_cam.shape[-2:]
+    return image.view(*image.shape[:3], *size), solid.view(*solid.shape[:2], *size)
 
 
-def _by_view(worlds: Worlds, T_world_cam: Tensor, directions_cam: Tensor, pixel: Tensor) -> Traced:
+def _meet(frames: Frames, rays: Rays) -> tuple[Tensor, Tensor, Hit, Vec, Vec]:
+    """(whether, which solid, where, two points off the surface) of rays (B, N, R)."""
+    distance, solid = first_solid(frames, *rays)
+    hit = hit_surface(frames, solid, *rays)
+    return distance < NOWHERE, solid, hit, lifted(hit), aloft(hit)
+
+
+def _picture(worlds: Worlds, met: Tensor, solid: Tensor, hit: Hit, direction: Vec, pixel: Tensor, occlusion: Occlusion) -> Tensor:
+    """(B, N, 7, R) radiance, depth and normal."""
+    surface = shade(worlds, solid, hit, direction, pixel, occlusion)
+    sky = background(worlds.sky, worlds.light, direction)
+    pixels = [torch.where(met, a, b) for a, b in zip(surface.components(), sky.components(), strict=True)]
+    pixels += [torch.where(met, hit.distance, torch.inf), *(torch.where(met, c, 0.0) for c in hit.normal.components())]
+    return torch.stack(pixels, 2)
+
+
+def _by_view(worlds: Worlds, T_world_cam: Tensor, directions_cam: Tensor, pixel: Tensor) -> tuple[Tensor, Tensor]:
     """View after view, in tiles that ask only the solids they may meet."""
     b, n, _, h, w = directions_cam.shape
     tile = (_divisor(h), _divisor(w))
@@ -104,10 +115,10 @@ def _by_view(worlds: Worlds, T_world_cam: Tensor, directions_cam: Tensor, pixel:
                 pixels.append(answer)
                 solids.append(solid + i * worlds.is_object.shape[1])
     image = _untiled(torch.cat(pixels, 1).reshape(7, b, n, -1, tile[0] * tile[1]), tile, (h, w)).movedim(0, 2)
-    return image[:, :, :3], image[:, :, 3], image[:, :, 4:], _untiled(torch.cat(solids).view(b, n, -1, tile[0] * tile[1]), tile, (h, w))
+    return image, _untiled(torch.cat(solids).view(b, n, -1, tile[0] * tile[1]), tile, (h, w))
 
 
-def _tiled(world: Worlds, caster: Culled, rays: tuple[Vec, Vec], pixel: Tensor) -> tuple[Tensor, Tensor]:
+def _tiled(world: Worlds, caster: Culled, rays: Rays, pixel: Tensor) -> tuple[Tensor, Tensor]:
     """Tiles of one view (1, G, S) -> (radiance, depth, normal (7, G, S), solid (G, S)); each is shaded, or shown the sky, as it needs."""
     distance, solid = caster.first_solid(*rays)
     met = (distance < NOWHERE)[0]
@@ -115,13 +126,16 @@ def _tiled(world: Worlds, caster: Culled, rays: tuple[Vec, Vec], pixel: Tensor) 
     image[3] = torch.inf
     missing, meeting = (torch.nonzero(some.any(-1))[:, 0] for some in (~met, met))
     image[:3, missing] = torch.cat(background(world.sky, world.light, _bundles(rays[1], missing)).components())
-    radiance, depth, normal = _surface(world, caster, solid[:, meeting], (rays[0], _bundles(rays[1], meeting)), pixel)
-    surface = torch.cat((*radiance.components(), depth, *normal.components()))
+    direction, solid_met = _bundles(rays[1], meeting), solid[:, meeting]
+    hit = hit_surface(caster.frames, solid_met, rays[0], direction)
+    seen = tuple(caster.visibility(lifted(hit), light_position(world.light, i)) for i in range(world.light.reach_m.shape[1]))
+    radiance = shade(world, solid_met, hit, direction, pixel, Occlusion(caster.openness(aloft(hit), OPEN_M), seen))
+    surface = torch.cat((*radiance.components(), hit.distance, *hit.normal.components()))
     image[:, meeting] = torch.where(met[meeting], surface, image[:, meeting])
     return image, solid[0]
 
 
-def _world_rays(T_world_cam: Tensor, directions_cam: Vec) -> tuple[Vec, Vec]:
+def _world_rays(T_world_cam: Tensor, directions_cam: Vec) -> Rays:
     """(origins (B, N, 1), directions (B, N, R)) in the world."""
     return vec(T_world_cam[..., None, :3, 3]), matrix(T_world_cam[..., None, :3, :3]).times(directions_cam)
 
@@ -149,5 +163,5 @@ def _untiled(tiles: Tensor, tile: tuple[int, int], size: tuple[int, int]) -> Ten
 
 
 @cache
-def _compiled() -> Callable[..., Traced]:
-    return torch.compile(_at_once, dynamic=False)
+def _compiled(step: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(step, dynamic=False, fullgraph=True)

@@ -5,13 +5,16 @@ Everything finer than the pixel's footprint fades to its mean, so that images ar
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from da3_core.scenes.materials import Materials
-from da3_core.scenes.vec import Vec, choose, step
+from da3_core.scenes.vec import Vec, blend, step
 
 OCTAVES = 5
+LACUNARITY, TURN_RAD = 2.05, 0.668
 PRIME_I, PRIME_J = 73856093, 19349663
 
 
@@ -36,9 +39,9 @@ def value_noise(u: Tensor, v: Tensor, seed: Tensor) -> Tensor:
     i, j = fu.int() * PRIME_I, (fv.int() * PRIME_J) ^ seed
     i_next, j_next = i + PRIME_I, ((fv.int() + 1) * PRIME_J) ^ seed
     a, b = _fade(u - fu), _fade(v - fv)
-    low = torch.lerp(_corner(i ^ j), _corner(i_next ^ j), a)
-    high = torch.lerp(_corner(i ^ j_next), _corner(i_next ^ j_next), a)
-    return torch.lerp(low, high, b) * (2.0 / 65535.0) - 1.0
+    low = blend(_corner(i ^ j), _corner(i_next ^ j), a)
+    high = blend(_corner(i ^ j_next), _corner(i_next ^ j_next), a)
+    return blend(low, high, b) * (2.0 / 65535.0) - 1.0
 
 
 def fractal_noise(u: Tensor, v: Tensor, seed: Tensor, roughness: Tensor, cells_per_pixel: Tensor) -> Tensor:
@@ -46,15 +49,19 @@ def fractal_noise(u: Tensor, v: Tensor, seed: Tensor, roughness: Tensor, cells_p
 
     u, v: in cells of the first octave. cells_per_pixel: the footprint in these cells.
     """
-    total, amplitude, norm = torch.zeros_like(u), torch.ones_like(u), torch.zeros_like(u)
+    total, energy, amplitude = torch.zeros_like(u), torch.zeros_like(u), torch.ones_like(u)
     for octave in range(OCTAVES):
-        weight = amplitude * (1.6 - 1.6 * cells_per_pixel).clamp(0.0, 1.0)
-        total = total + weight * value_noise(u, v, seed + 7919 * octave)
-        norm = norm + amplitude * amplitude
+        along, across = _octave_axes(octave)  # each octave finer and turned, from the first: a chain would be unrolled twice per octave
+        noise = value_noise(along * u - across * v + 0.37 * octave, across * u + along * v + 0.71 * octave, seed + 7919 * octave)
+        seen = (1.6 - 1.6 * LACUNARITY**octave * cells_per_pixel).clamp(0.0, 1.0)
+        total = torch.addcmul(total, amplitude * seen, noise)
+        energy = torch.addcmul(energy, amplitude, amplitude)
         amplitude = amplitude * roughness
-        u, v = 1.61 * u - 1.27 * v + 0.37, 1.27 * u + 1.61 * v + 0.71
-        cells_per_pixel = cells_per_pixel * 2.05
-    return total * torch.rsqrt(norm) * 1.4
+    return total * torch.rsqrt(energy) * 1.4
+
+
+def _octave_axes(octave: int) -> tuple[float, float]:
+    return LACUNARITY**octave * math.cos(TURN_RAD * octave), LACUNARITY**octave * math.sin(TURN_RAD * octave)
 
 
 def _fade(t: Tensor) -> Tensor:
@@ -117,4 +124,4 @@ def _glyphs(m: Materials, fu: Tensor, fv: Tensor, h: Tensor, footprint_m: Tensor
     lines = row.int()
     on = step(0.6 - unit(lattice(column.int(), lines, h), 4)) * (1 - (lines & 1))
     seen = (1.5 - 1.5 * footprint_m / pitch_m).clamp(0.0, 1.0)
-    return choose(m.marks.clamp_max(1.0), 0.3 + (on - 0.3) * seen, 1.0)
+    return 1.0 - m.marks.clamp_max(1.0) * (0.7 - (on - 0.3) * seen)

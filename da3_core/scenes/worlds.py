@@ -13,7 +13,7 @@ from da3_core.scenes.primitives import Solids
 from da3_core.scenes.rng import Draws
 from da3_core.scenes.tree import map_tensors
 
-SOLIDS = 96  # per world
+SOLIDS = 128  # per world: a power of two is what a GPU reduces over
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from da3_core.scenes.casting import Everything
+from da3_core.scenes.casting import first_solid
 from da3_core.scenes.primitives import BOX, CYLINDER, DOME, ELLIPSOID, NOWHERE, Solids, distance_below
 from da3_core.scenes.shading import hit_surface
 from da3_core.scenes.vec import Vec, rotation_x, rotation_z, vec
@@ -20,7 +20,7 @@ def cast(solids, origin, direction):
     """origin (R, 3) and direction (R, 3) -> distances (R,), normals (R, 3)"""
     frames = solids.frames()
     o, d = vec(origin[None, None]), vec(direction[None, None])
-    distance, solid = Everything(frames).first_solid(o, d)
+    distance, solid = first_solid(frames, o, d)
     hit = hit_surface(frames, solid, o, d)
     assert torch.allclose(hit.distance[distance < NOWHERE], distance[distance < NOWHERE], rtol=1e-5)
     return distance[0, 0], hit.normal.stack()[0, 0]

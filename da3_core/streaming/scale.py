@@ -2,13 +2,9 @@
 
 A network that was trained as the paper's divides every scene by the mean distance of its points, so its unit follows what the window
 sees: neither metres per unit nor metres per unit of the given cameras' normalisation is a constant of a run. What does carry over,
-in whatever unit, is the depth of a view that two windows share. So a window whose cameras moved measures its own
-scale, a window that cannot see one is chained to the depth that its shared view was given before, and only a window
+in whatever unit, is the depth of a view that two windows share. So a window whose cameras moved measures its own scale
+(`baselines_measured`), a window that cannot see one is chained to the depth that its shared view was given before, and only a window
 without either holds the last value, with a variance that says so. All of it in the logarithm, where errors of scale are symmetric.
-
-Motion shows the scale in two ways. By parallax (`parallax_measured`): how points move in the images, given how the camera moved, against
-their predicted depth. Or by the camera centres (`baselines_measured`), which trusts the network's own cameras: small networks predict
-motion too short, by a half and more, and depth then comes out too large. So parallax is asked first.
 """
 
 from __future__ import annotations
@@ -17,20 +13,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from da3_core.config import ScaleConfig
-from da3_core.geometry.baselines import CENTRE_NOISE, scale_from_baselines
-from da3_core.geometry.rigid import invert_rigid, matrix_product
-from da3_core.streaming.parallax import fit_parallax
-from da3_core.streaming.predicted import PredictedWindow
-from da3_core.streaming.tracks import track
+from da3_core.geometry.baselines import scale_from_baselines
 from da3_core.types import ScaleEstimate, ScaleSource
 
 WINDOW_LOG_SIGMA = 0.05  # of the scale that a window of the usual quality measures
-DEPTH_LOG_SIGMA = 0.02  # of a predicted depth map as a whole, against its part that was tracked
-PRECISE_LOG_SIGMA = 0.05  # of a scale by parallax that needs no better
 HELD_LOG_SIGMA = 0.05  # what a scale may change by from one window to the next, unseen
 SURPRISE_SIGMAS = 3.0  # a window's own scale that misses what was expected by more calls for an explanation
 CONTRADICTIONS = 30  # in a row, after which measurements are believed rather than the chain: by then, views from before a jump have left
@@ -44,45 +33,10 @@ class LogScale:
     variance: float
 
 
-def baselines_measured(window: PredictedWindow, config: ScaleConfig) -> dict[ScaleSource, LogScale]:
-    """What given camera centres in metres say of predicted ones; nothing when they did not move enough to tell."""
-    if len(window.given) < 2:
-        return {}
-    given_m = torch.stack(list(window.given.values()))[:, :3, 3]
-    measured = scale_from_baselines(given_m, window.T_window_cam[list(window.given), :3, 3], config.min_baseline_m)
+def baselines_measured(given_m: Tensor, predicted: Tensor, config: ScaleConfig) -> dict[ScaleSource, LogScale]:
+    """What given camera centres (N, 3) in metres say of predicted ones; nothing when they did not move enough to tell."""
+    measured = scale_from_baselines(given_m, predicted, config.min_baseline_m)
     return {} if measured is None else {"baselines": LogScale(math.log(measured[0]), measured[1])}
-
-
-def parallax_measured(window: PredictedWindow, config: ScaleConfig) -> dict[ScaleSource, LogScale] | None:
-    """What tracked points say of predicted depth, given how the camera moved; None where it did not, or too few can be tracked.
-
-    Of the first newest view and, of the last two views of its camera that were far enough away, the one that tells more; the older is
-    asked only where the newer is not precise. Where even the best scale, and the rotation found with it, leave the tracks off, depth or
-    poses are wrong, and nothing follows.
-    """
-    now = window.wanted[0]
-    fits = []
-    for before, T_before_now in _earlier_cameras(window, now, config.min_baseline_m)[:2]:
-        tracks = track(window.views[now], window.views[before])
-        if tracks is not None:
-            fit = fit_parallax(tracks, window.depth(now).numpy(), window.K(now).numpy(), T_before_now.numpy())
-            pose_variance = (CENTRE_NOISE * config.min_baseline_m / float(T_before_now[:3, 3].norm())) ** 2
-            fits.append((fit, LogScale(fit.log_scale, fit.log_variance + pose_variance + DEPTH_LOG_SIGMA**2)))
-            if fit.log_variance < PRECISE_LOG_SIGMA**2:
-                break
-    good = [scale for fit, scale in fits if fit.is_good]
-    if not fits:
-        return None
-    return {"parallax": min(good, key=lambda scale: scale.variance)} if good else {}
-
-
-def _earlier_cameras(window: PredictedWindow, now: int, min_baseline_m: float) -> list[tuple[int, Tensor]]:
-    """Views of the camera of the view `now` that are given at least so far away from it, latest first, and T_view_now of each."""
-    if now not in window.given:
-        return []
-    earlier = [i for i in reversed(window.earlier(now)) if i in window.given]
-    motions = [(i, matrix_product(invert_rigid(window.given[i]), window.given[now])) for i in earlier]
-    return [(i, T) for i, T in motions if float(T[:3, 3].norm()) >= min_baseline_m]
 
 
 class RunningScale:

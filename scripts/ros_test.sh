@@ -3,4 +3,5 @@
 set -eo pipefail
 cd "$(dirname "$0")/.."
 source scripts/ros_env.sh
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # two busy processes share two cores
 exec python -m pytest test/ros/live "$@"

@@ -34,7 +34,14 @@ RELIABLE = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 class Robot:
     """Publishes what belongs to image `number`, stamped BASE_NS + number * period; hears everything that was asked for with `listen`."""
 
-    def __init__(self, domain_id: int, cameras: Iterable[str] = ("camera",), transport: str = "raw", image_qos: Any = None) -> None:
+    def __init__(
+        self,
+        domain_id: int,
+        cameras: Iterable[str] = ("camera",),
+        transport: str = "raw",
+        image_qos: Any = qos_profile_sensor_data,
+        info_qos: Any = qos_profile_sensor_data,
+    ) -> None:
         self.context = Context()
         rclpy.init(context=self.context, domain_id=domain_id)
         self.node = rclpy.create_node("robot", context=self.context)
@@ -44,11 +51,8 @@ class Robot:
         self.transport = transport
         self.heard: dict[str, list[Any]] = defaultdict(list)
         kind, suffix = (Image, "") if transport == "raw" else (CompressedImage, "/compressed")
-        qos = image_qos or qos_profile_sensor_data
-        self._images = {name: self.node.create_publisher(kind, f"{name}/image_raw{suffix}", qos) for name in self.cameras}
-        self._infos = {
-            name: self.node.create_publisher(CameraInfo, f"{name}/camera_info", qos_profile_sensor_data) for name in self.cameras
-        }
+        self._images = {name: self.node.create_publisher(kind, f"{name}/image_raw{suffix}", image_qos) for name in self.cameras}
+        self._infos = {name: self.node.create_publisher(CameraInfo, f"{name}/camera_info", info_qos) for name in self.cameras}
         self._tf = self.node.create_publisher(TFMessage, "/tf", 100)
         self._tf_static = self.node.create_publisher(TFMessage, "/tf_static", LATCHED)
         self._odometry = self.node.create_publisher(Odometry, "odom", 50)
@@ -94,8 +98,12 @@ class Robot:
         return all(result.successful for result in self.call(SetParameters, f"{node}/set_parameters", request).results)
 
     def wait_until_heard(self, timeout_s: float = 90.0) -> None:
-        """Until the node listens to the images: it is active then, and discovery is over."""
-        self.wait_for(lambda: all(p.get_subscription_count() for p in self._images.values()), timeout_s, "a subscription to the images")
+        """Until the node listens to images and camera_info: it is active then."""
+        publishers = [*self._images.values(), *self._infos.values()]
+        self.wait_for(lambda: all(p.get_subscription_count() for p in publishers), timeout_s, "a subscription to the images")
+
+    def wait_until_tf_is_heard(self) -> None:
+        self.wait_for(self._tf.get_subscription_count, what="a subscription to /tf")
 
     # speaking
 

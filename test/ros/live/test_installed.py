@@ -74,12 +74,14 @@ def drive(start_node: Callable[..., Any], rendered: Samples, model: str) -> list
     config = Path(get_package_share_directory("da3")) / "config" / "one_camera.yaml"
     sizes = {"preprocess.size": WIDTH_PX, "image_width_px": WIDTH_PX, "image_height_px": HEIGHT_PX}
     own = {"model": model, "engine": "eager", "mode.mode": "posed", "pose_timeout_s": 2.0, **sizes}
+    own |= {f"qos_overrides./camera/{topic}.subscription.reliability": "reliable" for topic in ("image_raw", "camera_info")}
     words = [word for name, value in own.items() for word in ("-p", f"{name}:={value}")]
     node = start_node(program, ["--params-file", str(config), *words], defaults={"use_sim_time": True})
-    with closing(r.Robot(node.domain_id)) as robot:
+    with closing(r.Robot(node.domain_id, image_qos=r.RELIABLE, info_qos=r.RELIABLE)) as robot:
         depth, infos = robot.listen(Image, "/da3/camera/depth/image"), robot.listen(CameraInfo, "/da3/camera/depth/camera_info")
         diagnostics = robot.listen(DiagnosticArray, "/diagnostics")
         robot.wait_until_heard()
+        robot.wait_until_tf_is_heard()
         for number in range(VIEWS):
             send(robot, rendered, number)
             robot.wait_for(lambda number=number: len(depth) > number)

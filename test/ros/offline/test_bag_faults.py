@@ -332,20 +332,44 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, out: Path, run: Run, monkeyp
     assert list(tmp_path.iterdir()) == [bag]
 
 
+class SignallingEngine(FailingEngine):
+    """The engine, until it sends its own process a signal."""
+
+    def __init__(self, engine: Engine, calls: int, number: signal.Signals) -> None:
+        super().__init__(engine, calls)
+        self._number = number
+
+    def infer(self, *arguments: Any, **named: Any) -> Any:
+        self._calls -= 1
+        if self._calls == 0:
+            os.kill(os.getpid(), self._number)
+        return self._engine.infer(*arguments, **named)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_leave_a_valid_bag_of_what_was_done(tmp_path: Path, out: Path, number: signal.Signals) -> None:
-    """A process of its own, stopped once its first results are on the disk."""
+def test_signals_leave_a_valid_bag_of_what_was_done(tmp_path: Path, out: Path, engine: Engine, number: signal.Signals) -> None:
+    bag = bags.write_ros2(tmp_path / "in", bags.camera(50))
+    before = signal.getsignal(number)
+    summary = run_bag(BagJob(bag, out), SignallingEngine(engine, 3, number), make_config(), OutputConfig())
+    assert (summary.status, summary.exit_code) == ("interrupted", 128 + number)
+    assert 3 <= outputs(out) == summary.processed["front"] < 50
+    assert summary.skipped["front: not reached"] == summary.received["front"] - summary.processed["front"]
+    assert signal.getsignal(number) == before
+    with Recording(out) as recording:
+        assert recording.damage is None
+
+
+def test_ctrl_c_ends_the_process_with_a_valid_bag(tmp_path: Path, out: Path) -> None:
+    """A process of its own, stopped from outside while it works."""
     bag = bags.write_ros2(tmp_path / "in", bags.camera(200))
     command = [sys.executable, str(Path(__file__).with_name("run_slowly.py")), str(bag), str(out)]
     job = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True)
     assert job.stdout is not None
     for _ in range(3):
         assert job.stdout.readline() == "infer\n"
-    job.send_signal(number)
-    assert job.wait(20) == 128 + number
+    job.send_signal(signal.SIGINT)
+    assert job.wait(20) == 130
     assert 1 <= outputs(out) < 200
-    with Recording(out) as recording:
-        assert recording.damage is None
     assert '"status": "interrupted"' in (out / "summary.json").read_text()
 
 

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import yaml
 
-from da3_core import StreamConfig
+from da3_core import ScaleEstimate, StreamConfig
+from da3_core.datasets import TumRgbdRecording
+from da3_ros.bag.files import DatasetFolder
 from da3_ros.bag.plan import SourceOptions
 from da3_ros.from_msg import transforms_from_msg
 from da3_ros.tf_tree import TransformTree
@@ -22,6 +24,7 @@ from . import bags, messages
 from .bags import HEIGHT, LATENCY_NS, Q_BASE_CAM, WIDTH, stamp_of
 from .conftest import Run
 from .reading import depth_of, read_mcap, stamps
+from .results import make_result
 
 FRAMES = 5
 PER_CAMERA = ("depth/image", "depth/camera_info", "confidence/image", "points", "pose")
@@ -220,6 +223,20 @@ def test_files_beside_the_bag(robot_bag: Path, out: Path, tmp_path: Path, run: R
     assert {"read", "decode", "preprocess", "engine", "write"} <= set(summary["stage_s"])
     assert summary["peak_memory_mib"] > 50
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "t.tum", "view.rrd"]  # nothing temporary stays
+
+
+def test_datasets_hold_the_frames_that_have_metres(tmp_path: Path) -> None:
+    """Read back by the reader that trainings use."""
+    results = [make_result(stamp_ns=stamp_of(i), scale=ScaleEstimate(1.0, 0.1, "baselines" if i else "none")) for i in range(4)]
+    sink = DatasetFolder(tmp_path / "tum")
+    for result in results:
+        sink.write([result])
+    sink.close()
+    recording = TumRgbdRecording(tmp_path / "tum")
+    assert len(recording) == 3
+    frame = recording[0]
+    np.testing.assert_array_equal(frame.image, results[1].image)
+    np.testing.assert_allclose(frame.depth_m, np.nan_to_num(results[1].depth_m), atol=1.1e-4)
 
 
 def test_an_output_that_is_one_file(robot_bag: Path, tmp_path: Path, run: Run) -> None:

@@ -110,6 +110,7 @@ def test_clouds_are_read_in_the_frame_of_the_poses(drive: tuple[Path, RobotPath]
 
 def test_demo_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(demo, "IMAGE_SIZE", SIZE)
+    monkeypatch.setattr(demo, "IMAGE_HZ", 2.0)
     folder = tmp_path / "demo"
     tiny: list[Any] = ["--engine", "eager", "--preprocess.size", 70, "--window.views", 2]
     with pytest.raises(SystemExit) as ended:

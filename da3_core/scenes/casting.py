@@ -134,7 +134,7 @@ def in_cone(solids: Solids, apex: Vec, ray: Vec, end: Vec | None) -> Tensor:
 def _least(solids: Solids, normals: Tensor, apex: Tensor) -> Tensor:
     """The least of normal . (p - apex) over each solid's box: normals (6, N, 3), apex (1, 3) -> (6, N, P)."""
     axes = (solids.rotation[0] * solids.half[0][:, None, :]).permute(1, 0, 2).flatten(1)  # (3, P * 3)
-    reach = (normals @ axes).abs().view(*normals.shape[:2], -1, 3).sum(-1)
+    reach: Tensor = (normals @ axes).abs().unflatten(-1, (-1, 3)).sum(-1)
     return normals @ (solids.centre[0] - apex).T - reach
 
 

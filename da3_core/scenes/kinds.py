@@ -24,9 +24,9 @@ KINDS = tuple(MAKERS)
 MIX = ("room",) * 5 + ("corridor",) + ("outdoor",) * 3 + ("object",) * 2
 
 
-def draw_kinds(seeds: Tensor) -> Tensor:
-    """(B,) int64 indices into `KINDS`, mixed as `MIX` says."""
-    return Draws(seeds, "kind", 1).choice([KINDS.index(name) for name in MIX])
+def draw_kinds(seeds: Tensor, mix: Sequence[str] = MIX) -> Tensor:
+    """(B,) int64 indices into `KINDS`, mixed as `mix` says: names of `KINDS`, each as often as its share."""
+    return Draws(seeds, "kind", 1).choice([KINDS.index(name) for name in mix])
 
 
 def make_worlds(seeds: Tensor, kinds: Sequence[str] | str | None = None, device: torch.device | str = "cpu") -> Worlds:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from da3_core.geometry.pinhole import fov_from_K
 from da3_core.geometry.rays import points_from_rays, rays_from_cameras
 from da3_core.geometry.rigid import invert_rigid, matrix_product, quaternion_from_rotation, rigid_from_rt
-from da3_core.model import normalise_cameras
+from da3_core.model import AnyView, normalise_cameras
 from da3_core.scenes.sample import Samples
 from da3_core.training import losses
 from da3_core.training.config import LossConfig
 from da3_core.training.data import Draw
+from da3_core.training.matching import features_needed, find_matches, matching_loss
 from da3_core.training.objective import Labels, Objective, Values, autocast, depth_picture, given, normalise_images
 from da3_core.training.scores import Scores, depth_scores, median_aligned, rotation_scores
 from da3_core.types import Prediction
@@ -40,7 +42,9 @@ class AnyViewTruth:
 class AnyViewTraining(Objective):
     """The network with its objective: samples in, losses out."""
 
-    def __init__(self, network: nn.Module, config: LossConfig, bf16: bool, labels: Labels) -> None:
+    network: AnyView
+
+    def __init__(self, network: AnyView, config: LossConfig, bf16: bool, labels: Labels) -> None:
         super().__init__()
         self.network, self.config, self.labels, self.measure = network, config, labels, measure
         self.autocast = partial(autocast, bf16)
@@ -49,15 +53,25 @@ class AnyViewTraining(Objective):
         """The losses of a batch; "loss" is their weighted sum."""
         samples = self.labels(samples, draw)
         posed = draw.chances[0] < self.config.pose_conditioning
-        return self.measure(self.predict(samples, posed), samples, self.config)
+        if not self.config.matching or draw.n_views == 1:
+            return self.measure(self.predict(samples, posed), samples, self.config)
+        backbone = self.network.backbone
+        prediction = self.predict(samples, posed, features_needed(backbone))
+        with self.autocast(samples.images.device):
+            matches = find_matches(samples, backbone.config.patch_size, draw.chances[1])
+            matching = matching_loss(backbone, prediction.features, matches).mean()
+        values = self.measure(prediction, samples, self.config)
+        return values | {"matching": matching, "loss": values["loss"] + self.config.matching * matching}
 
-    def predict(self, samples: Samples, posed: bool) -> Prediction:
+    def predict(self, samples: Samples, posed: bool, features: Collection[int] = ()) -> Prediction:
         """The network on the samples' images, with their cameras when `posed`."""
         cameras = {}
         if posed:
             cameras = {"T_cam_world": normalise_cameras(invert_rigid(samples.T_world_cam)), "K": samples.K}
         with self.autocast(samples.images.device):
-            prediction: Prediction = self.network(normalise_images(samples.images), reference_view="first", want=WANTED, **cameras)
+            prediction: Prediction = self.network(
+                normalise_images(samples.images), reference_view="first", want=WANTED, features=features, **cameras
+            )
         return prediction
 
     def validate(self, samples: Samples, draw: Draw) -> Values:

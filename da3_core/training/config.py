@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from da3_core.config import replace_setting, setting
+from da3_core.scenes.kinds import KINDS, MIX
 
 OBJECTIVES = ("anyview", "teacher", "mono", "metric", "gaussians")
 
@@ -35,6 +36,7 @@ class DataConfig:
     validation: tuple[str, ...] = ()  # folders of recordings to validate on
     patches_per_step: int = setting(49152, "14x14 patches in one process's batch, about constant over buckets", range=(1, 1e9))
     buckets: tuple[Bucket, ...] = (Bucket(),)
+    worlds: tuple[str, ...] = MIX  # kinds of rendered worlds, each name as often as its share
     worlds_reused: int = setting(1, "steps that share a rendered batch, each with its own view order", range=(1, 64))
 
 
@@ -52,6 +54,7 @@ class LossConfig:
         "linear: the paper's l1. relative: log-depth, and points divided by their depth, so that far surfaces do not drown near ones",
         choices=("linear", "relative"),
     )
+    matching: float = setting(0.0, "weight of the matching loss, for training from random weights", range=(0.0, 1000.0))
     pose_conditioning: float = setting(0.2, "share of steps with given cameras", range=(0.0, 1.0))
     teacher_gradient: float = setting(0.5, "weight of the gradient loss (teacher, mono, metric; eq. 7)", range=(0.0, 1000.0))
     metric_ground_truth: float = setting(0.2, "share of batches with raw ground truth instead of the teacher's labels", range=(0.0, 1.0))
@@ -142,6 +145,9 @@ class TrainConfig:
                 raise ValueError(f"bucket {bucket.height}x{bucket.width}: both sides must be multiples of 14")
             if not bucket.views or min(bucket.views) < 1:
                 raise ValueError(f"bucket {bucket.height}x{bucket.width}: views {list(bucket.views)} must be a list of positive counts")
+        unknown = set(self.data.worlds) - set(KINDS)
+        if unknown or not self.data.worlds:
+            raise ValueError(f"data.worlds {list(self.data.worlds)} must list kinds of worlds: {', '.join(KINDS)}")
         if self.optimizer.name == "muon" and self.runtime.parallel == "fsdp":
             raise ValueError("optimizer.name = muon needs whole matrices: use runtime.parallel = ddp, or adamw with fsdp")
 

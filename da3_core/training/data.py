@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from da3_core.scenes.kinds import KINDS, MIX, draw_kinds
 from da3_core.scenes.sample import Samples, Shots, plan_shots, shoot
 from da3_core.scenes.splits import TRAIN, VALIDATION
 from da3_core.training.config import Bucket, DataConfig
@@ -120,8 +121,8 @@ class RenderedScenes:
     Worlds and cameras are thousands of small operations, as many for one step as for several: those of upcoming steps are planned along.
     """
 
-    def __init__(self, device: torch.device, compiled: bool, ahead: int = 1) -> None:
-        self.device, self.compiled, self.ahead = device, compiled, ahead
+    def __init__(self, device: torch.device, compiled: bool, ahead: int = 1, mix: Sequence[str] = MIX) -> None:
+        self.device, self.compiled, self.ahead, self.mix = device, compiled, ahead, mix
         self.planned: dict[SeedKey, Shots] = {}
         self.kept: tuple[SeedKey, Samples] | None = None
 
@@ -136,7 +137,9 @@ class RenderedScenes:
     def _plan(self, draw: Draw, upcoming: Iterable[Draw]) -> dict[SeedKey, Shots]:
         """Shots of this draw and of those upcoming ones that have the same shape."""
         alike = {_seed_key(d): d.seeds for d in (draw, *islice(upcoming, self.ahead - 1)) if _shape(d) == _shape(draw)}
-        shots = plan_shots(torch.cat([*alike.values()]).to(self.device), draw.world_views, draw.image_size, self.device)
+        seeds = torch.cat([*alike.values()])
+        kinds = [KINDS[i] for i in draw_kinds(seeds, self.mix).tolist()]
+        shots = plan_shots(seeds.to(self.device), draw.world_views, draw.image_size, self.device, kinds)
         rows = torch.arange(len(alike) * len(draw.seeds), device=self.device).chunk(len(alike))
         return {key: shots.select(row) for key, row in zip(alike, rows, strict=True)}
 

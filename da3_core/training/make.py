@@ -71,4 +71,4 @@ def make_source(config: TrainConfig, device: torch.device) -> Source:
     if config.data.source == "tum_rgbd":
         return RecordedScenes(config.data, device)
     on_gpu = device.type == "cuda"
-    return RenderedScenes(device, compiled=config.runtime.compile and on_gpu, ahead=PLAN_AHEAD if on_gpu else 1)
+    return RenderedScenes(device, compiled=config.runtime.compile and on_gpu, ahead=PLAN_AHEAD if on_gpu else 1, mix=config.data.worlds)

@@ -1,4 +1,4 @@
-"""The live transform tree at a stamp, from tf2_ros where it is installed and from our own tree elsewhere; raises when it cannot answer."""
+"""The live transform tree at a stamp, tf2_ros's or our own (libraries.py chooses); raises when it cannot answer."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from tf2_msgs.msg import TFMessage
 
 from da3_core import Float64Array, PoseConfig
 
 from .from_msg import MessageError, transforms_from_msg
-from .libraries import make_rigid_reader
+from .from_msg import stamp_ns as ns_from_stamp
 from .tf_tree import TransformError, TransformTree
 
 Report = Callable[[str], None]  # of every message: why it was refused, or ''
@@ -37,8 +38,6 @@ class OwnTransforms:
     """Subscribes to /tf and /tf_static itself."""
 
     def __init__(self, node: Any, config: PoseConfig, report: Report) -> None:
-        from rclpy.qos import DurabilityPolicy, QoSProfile
-
         self._node = node
         self._report = report
         self._tree = TransformTree(config)
@@ -80,28 +79,28 @@ class OwnTransforms:
 class Tf2Transforms:
     """tf2's buffer and listener. The buffer is not given the node: its reaction to a jumping clock raises in several releases."""
 
-    def __init__(self, node: Any, config: PoseConfig) -> None:
+    def __init__(self, node: Any, config: PoseConfig, rigid_from_msg: Callable[[Any], Float64Array]) -> None:
         import tf2_ros
         from rclpy.duration import Duration
-
-        self._error = tf2_ros.TransformException
-        self._buffer = tf2_ros.Buffer(cache_time=Duration(seconds=config.memory_s))
-        self._listener = tf2_ros.TransformListener(self._buffer, node)
-        self._rigid_from_msg = make_rigid_reader()
-
-    def transform(self, target: str, source: str, stamp_ns: int) -> Float64Array:
         from rclpy.time import Time
 
+        self._time, self._error = Time, tf2_ros.TransformException
+        self._buffer = tf2_ros.Buffer(cache_time=Duration(seconds=config.memory_s))
+        self._listener = tf2_ros.TransformListener(self._buffer, node)
+        self._tolerance_ns = int(1e9 * config.tolerance_s)
+        self._rigid_from_msg = rigid_from_msg
+
+    def transform(self, target: str, source: str, stamp_ns: int) -> Float64Array:
         try:
-            found = self._buffer.lookup_transform(target, source, Time(nanoseconds=stamp_ns))
-        except self._error as error:
-            raise TransformError(str(error)) from error
+            found = self._look_up(target, source, stamp_ns)
+        except TransformError:
+            found = self._look_up(target, source, 0)  # the latest, in tf2's words
+            if abs(ns_from_stamp(found.header.stamp) - stamp_ns) > self._tolerance_ns:
+                raise
         return self._rigid_from_msg(found.transform)
 
     def is_known(self, target: str, source: str, stamp_ns: int) -> bool:
-        from rclpy.time import Time
-
-        return bool(self._buffer.can_transform(target, source, Time(nanoseconds=stamp_ns)))
+        return bool(self._buffer.can_transform(target, source, self._time(nanoseconds=stamp_ns)))
 
     def forget_other_runs(self, stamp_ns: int) -> None:
         self._buffer.clear()  # static transforms stay
@@ -109,32 +108,18 @@ class Tf2Transforms:
     def close(self) -> None:
         self._listener.unregister()
 
+    def _look_up(self, target: str, source: str, stamp_ns: int) -> Any:
+        try:
+            return self._buffer.lookup_transform(target, source, self._time(nanoseconds=stamp_ns))
+        except self._error as error:
+            raise TransformError(str(error)) from error
+
 
 class OwnBroadcaster:
     """tf2_ros.TransformBroadcaster's one method."""
 
     def __init__(self, node: Any) -> None:
-        from rclpy.qos import QoSProfile
-
         self._publisher = node.create_publisher(TFMessage, "/tf", QoSProfile(depth=100))
 
     def sendTransform(self, transforms: Sequence[Any]) -> None:
         self._publisher.publish(TFMessage(transforms=list(transforms)))
-
-
-def make_transforms(node: Any, config: PoseConfig, report: Report) -> Transforms:
-    """`report` is told of transforms that cannot be used (tf2 logs them itself)."""
-    try:
-        import tf2_ros  # noqa: F401
-    except ImportError:
-        return OwnTransforms(node, config, report)
-    return Tf2Transforms(node, config)
-
-
-def make_broadcaster(node: Any) -> Any:
-    """Something with sendTransform(list of TransformStamped)."""
-    try:
-        from tf2_ros import TransformBroadcaster
-    except ImportError:
-        return OwnBroadcaster(node)
-    return TransformBroadcaster(node)

@@ -1,6 +1,6 @@
-"""The one place that decides between ROS's own conversion libraries, where they are installed, and ours: the bytes are the same.
+"""The one place that decides between ROS's own libraries, where they are installed, and ours: what comes out is the same.
 
-Not on PyPI, so absent from offline bag jobs and from our CI: cv_bridge, sensor_msgs_py, tf_transformations. tf2_ros is chosen in frames.py.
+None of them is on PyPI, so they are absent from offline bag jobs and from our CI: cv_bridge, sensor_msgs_py, tf_transformations, tf2_ros.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from da3_core import Float64Array, FrameResult, Uint8Array
+from da3_core import Float64Array, FrameResult, PoseConfig, Uint8Array
 
-from .from_msg import MessageError, rgb_from_any, rigid_from_msg
+from .frames import OwnBroadcaster, OwnTransforms, Report, Tf2Transforms, Transforms
+from .from_msg import LAYOUTS, MessageError, rgb_from_any, rigid_from_msg
 from .to_msg import MessageTypes, cloud_fields, cloud_points, header, point_cloud
 
 # What cv_bridge turns into rgb8 as we do. It knows no colours in 8UC1 and 8UC3, and fills a truncated JPEG with grey: those stay ours.
@@ -23,13 +24,14 @@ def make_image_decoder() -> Callable[[Any], Uint8Array]:
     """Image or CompressedImage -> (H, W, 3) RGB; raises MessageError for what is no picture."""
     try:
         from cv_bridge import CvBridge
+        from cv_bridge.boost import cv_bridge_boost  # noqa: F401 - compiled for one numpy, and of no use beside another (pip's 2)
     except ImportError:
         return rgb_from_any
     bridge = CvBridge()
 
     def decode(msg: Any) -> Uint8Array:
-        if getattr(msg, "encoding", None) not in CV_BRIDGE_ENCODINGS:
-            return rgb_from_any(msg)
+        if getattr(msg, "encoding", None) not in CV_BRIDGE_ENCODINGS or msg.step != msg.width * LAYOUTS[msg.encoding].channels:
+            return rgb_from_any(msg)  # padded rows are sheared by several releases of cv_bridge
         try:
             return cast(Uint8Array, np.ascontiguousarray(bridge.imgmsg_to_cv2(msg, "rgb8")))
         except Exception as error:  # CvBridgeError, and numpy's own for data shorter than the picture
@@ -47,13 +49,35 @@ def make_cloud_maker() -> Callable[[MessageTypes, FrameResult, str], Any]:
 
     def make(types: MessageTypes, result: FrameResult, layout: str) -> Any:
         points = cloud_points(result, layout)
+        if not points.size:  # create_cloud raises for no points
+            return point_cloud(types, result, layout)
         fields = cloud_fields(types, points)
         as_declared = points.view([(column.name, "<f4") for column in fields])  # rgb: the bits of a float
-        cloud = point_cloud2.create_cloud(header(types, result.stamp_ns, result.frame_id), fields, as_declared)
+        cloud = point_cloud2.create_cloud(header(types, result.stamp_ns, result.frame_id), fields, as_declared.reshape(-1))
+        cloud.height, cloud.width = points.shape  # create_cloud itself would take (width, height)
+        cloud.row_step = cloud.point_step * cloud.width
         cloud.is_dense = layout == "dense" or bool(np.isfinite(points["z"]).all())
         return cloud
 
     return make
+
+
+def make_transforms(node: Any, config: PoseConfig, report: Report) -> Transforms:
+    """`report` is told of transforms that cannot be used (tf2 logs them itself)."""
+    try:
+        import tf2_ros  # noqa: F401
+    except ImportError:
+        return OwnTransforms(node, config, report)
+    return Tf2Transforms(node, config, make_rigid_reader())
+
+
+def make_broadcaster(node: Any) -> Any:
+    """Something with sendTransform(list of TransformStamped)."""
+    try:
+        from tf2_ros import TransformBroadcaster
+    except ImportError:
+        return OwnBroadcaster(node)
+    return TransformBroadcaster(node)
 
 
 def make_rigid_reader() -> Callable[[Any], Float64Array]:

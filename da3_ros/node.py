@@ -23,9 +23,8 @@ from da3_core import Engine, FrameResult, StaleStamp, load_model, make_engine, p
 
 from .cameras import CameraInput
 from .diagnostics import Health, Level
-from .frames import make_transforms
 from .from_msg import MessageError
-from .libraries import make_image_decoder
+from .libraries import make_broadcaster, make_image_decoder, make_transforms
 from .live import LiveRun
 from .parameters import declare, from_ros
 from .poses import NoPoses, OdometryPoses, Poses, TfPoses, rigid_from_text
@@ -74,6 +73,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         self._last_result: FrameResult | None = None
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._diagnostics = DiagnosticsPublisher(self)
+        self._broadcaster = make_broadcaster(self)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a simulation that pauses does not silence us
         self.create_timer(1.0, self._publish_diagnostics, clock=steady)
         self._restart = self.create_timer(self._settings.node.restart_interval_s, self.start, clock=steady)
@@ -128,7 +128,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         with ExitStack() as entities:
             cameras = {name: self._make_camera(name, entities) for name in node.cameras}
             poses = self._make_poses(entities)
-            publishers = Publishers(self, node.cameras, RclpyTypes())
+            publishers = Publishers(self, node.cameras, RclpyTypes(), self._broadcaster)
             entities.callback(publishers.close)
             recorder = Recorder(node.save_voxel_m, node.save_max_points)
             self._session = Session(engine, cameras, poses, publishers, recorder, entities.pop_all())

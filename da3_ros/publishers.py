@@ -17,7 +17,6 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from da3_core import FrameResult
 
 from .diagnostics import Report
-from .frames import make_broadcaster
 from .libraries import make_cloud_maker
 from .settings import Parameters
 from .to_msg import (
@@ -48,10 +47,10 @@ class CameraPublishers:
 class Publishers:
     """All outputs of one configured node."""
 
-    def __init__(self, node: Any, cameras: Sequence[str], types: MessageTypes) -> None:
-        self._node, self._types = node, types
+    def __init__(self, node: Any, cameras: Sequence[str], types: MessageTypes, broadcaster: Any) -> None:
+        """broadcaster: see libraries.make_broadcaster; it outlives this, as nobody can close one of tf2's."""
+        self._node, self._types, self._broadcaster = node, types, broadcaster
         self._point_cloud = make_cloud_maker()
-        self._broadcaster = make_broadcaster(node)
         self._created: list[Any] = []
         self._cameras = {
             name: CameraPublishers(

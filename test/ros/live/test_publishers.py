@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -13,16 +14,27 @@ pytest.importorskip("rclpy", reason="needs ROS 2: make ros-test")
 
 import rclpy
 import robot as r
+import world
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, Image
+from tf2_msgs.msg import TFMessage
 
-from da3_core import FrameResult, ScaleEstimate
-from da3_ros.from_msg import rgb_from_image, rigid_from_msg
-from da3_ros.libraries import CV_BRIDGE_ENCODINGS, make_cloud_maker, make_image_decoder, make_rigid_reader
+from da3_core import FrameResult, PoseConfig, ScaleEstimate
+from da3_ros.frames import OwnTransforms
+from da3_ros.from_msg import LAYOUTS, rgb_from_image, rigid_from_msg
+from da3_ros.libraries import (
+    CV_BRIDGE_ENCODINGS,
+    make_broadcaster,
+    make_cloud_maker,
+    make_image_decoder,
+    make_rigid_reader,
+    make_transforms,
+)
 from da3_ros.publishers import Publishers
 from da3_ros.settings import CameraConfig, Parameters
+from da3_ros.tf_tree import TransformError
 from da3_ros.to_msg import RclpyTypes, StreamCounts, point_cloud
 
 PARAMETERS = Parameters(cameras={"camera": CameraConfig()})
@@ -72,7 +84,7 @@ def node() -> Iterator[LifecycleNode]:
 
 def test_nothing_is_made_while_nobody_listens(node: LifecycleNode) -> None:
     types = CountingTypes()
-    publishers = Publishers(node, ["camera"], types)
+    publishers = Publishers(node, ["camera"], types, make_broadcaster(node))
     node.trigger_configure()
     node.trigger_activate()
     publishers.publish([result()], PARAMETERS, StreamCounts(1, 1, 0), 0.1)
@@ -93,23 +105,53 @@ def test_nothing_is_made_while_nobody_listens(node: LifecycleNode) -> None:
     executor.shutdown()
 
 
+@pytest.mark.parametrize("padding", [0, 2])
 @pytest.mark.parametrize("encoding", sorted(CV_BRIDGE_ENCODINGS))
-def test_cv_bridge_decodes_to_the_same_bytes(encoding: str) -> None:
+def test_cv_bridge_decodes_to_the_same_bytes(encoding: str, padding: int) -> None:
     pytest.importorskip("cv_bridge", reason="cv_bridge is not on PyPI")
-    channels = {"mono8": 1, "rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4}.get(encoding, 1)
-    data = np.random.default_rng(1).integers(0, 256, (28, 42 * channels), dtype=np.uint8)
-    image = Image(height=28, width=42, encoding=encoding, step=42 * channels, data=data.tobytes())
+    step = 42 * LAYOUTS[encoding].channels + padding
+    data = np.random.default_rng(1).integers(0, 256, (28, step), dtype=np.uint8)
+    image = Image(height=28, width=42, encoding=encoding, step=step, data=data.tobytes())
     np.testing.assert_array_equal(make_image_decoder()(image), rgb_from_image(image))
 
 
 @pytest.mark.parametrize("layout", ["organised", "dense"])
 def test_sensor_msgs_py_makes_the_same_cloud(layout: str) -> None:
     pytest.importorskip("sensor_msgs_py", reason="sensor_msgs_py is not on PyPI")
-    types = RclpyTypes()
-    assert make_cloud_maker()(types, result(), layout) == point_cloud(types, result(), layout)
+    types, known = RclpyTypes(), result()
+    unknown = dataclasses.replace(known, depth_m=np.full_like(known.depth_m, np.nan))
+    for each in (known, unknown):
+        assert make_cloud_maker()(types, each, layout) == point_cloud(types, each, layout)
 
 
 def test_tf_transformations_reads_the_same_rotation() -> None:
     pytest.importorskip("tf_transformations", reason="tf_transformations is not on PyPI")
     pose = r.odometry(5).pose.pose
     np.testing.assert_allclose(make_rigid_reader()(pose), rigid_from_msg(pose), atol=1e-12)
+
+
+def test_tf2_finds_the_same_transforms(node: LifecycleNode) -> None:
+    """Between poses, a little beyond the last one, and not at all."""
+    pytest.importorskip("tf2_ros", reason="tf2_ros is not on PyPI")
+    refused: list[str] = []
+    trees = [make_transforms(node, PoseConfig(), refused.append), OwnTransforms(node, PoseConfig(), refused.append)]
+    moving, fixed = (node.create_publisher(TFMessage, topic, qos) for topic, qos in (("/tf", 100), ("/tf_static", r.LATCHED)))
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    last_ns = r.BASE_NS + 3 * world.PERIOD_NS
+    for _ in range(100):
+        fixed.publish(TFMessage(transforms=[r.transform(0, "base_link", "camera_optical", world.T_BODY_CAM)]))
+        moving.publish(TFMessage(transforms=[r.transform(n, "odom", "base_link", world.T_world_body(n)) for n in range(4)]))
+        executor.spin_once(timeout_sec=0.05)
+        if all(tree.is_known("odom", "camera_optical", last_ns) for tree in trees):
+            break
+    for stamp_ns in (last_ns, last_ns - world.PERIOD_NS // 3, last_ns + 20_000_000):
+        theirs, ours = (tree.transform("odom", "camera_optical", stamp_ns) for tree in trees)
+        np.testing.assert_allclose(theirs, ours, atol=1e-9)
+    for tree in trees:
+        assert not tree.is_known("odom", "camera_optical", last_ns + 1)
+        for target, stamp_ns in (("odom", last_ns + 500_000_000), ("map", last_ns)):
+            with pytest.raises(TransformError):
+                tree.transform(target, "camera_optical", stamp_ns)
+        tree.close()
+    executor.shutdown()

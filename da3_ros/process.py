@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,10 +19,12 @@ from rclpy.task import Future
 from .node import DepthNode
 
 EXIT_S = 1.5  # from a signal to the end, whatever an engine is busy with
+SWITCH_S = 0.0005  # callbacks and worker hand the interpreter over this soon: by default one may hold up the other for 5 ms
 
 
 def main(make_node: Callable[[], DepthNode] = DepthNode) -> None:
     """Runs the node until a signal, and ends within two seconds of it."""
+    sys.setswitchinterval(SWITCH_S)
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     ended = Future()
     threading.Thread(target=_end, args=(_signal_pipe(), ended), name="da3-end", daemon=True).start()

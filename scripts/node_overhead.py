@@ -30,6 +30,7 @@ from da3_ros.node import DepthNode
 from da3_ros.process import main
 
 WIDTH_PX, HEIGHT_PX, PERIOD_S = 640, 480, 0.1
+NETWORK_WIDTH_PX, NETWORK_HEIGHT_PX = 336, 252
 OUTPUTS = {
     "depth": ["depth"],
     "depth and confidence": ["depth", "confidence"],
@@ -127,7 +128,7 @@ def camera_info(D: list[float]) -> CameraInfo:
 
 
 def run_node(transport: str) -> None:
-    parameters = {"image_transport": transport, "pose_source": "none", "save_voxel_m": 0.0}
+    parameters = {"image_transport": transport, "pose_source": "none", "save_voxel_m": 0.0, "preprocess.size": NETWORK_WIDTH_PX}
     words = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
     sys.argv = [sys.argv[0], "--ros-args", *words]
     main(lambda: DepthNode(lambda parameters: PlaneEngine()))
@@ -135,7 +136,8 @@ def run_node(transport: str) -> None:
 
 def run_table(frames: int) -> None:
     rclpy.init()
-    print(f"{WIDTH_PX}x{HEIGHT_PX} in, 504x378 out, {torch.get_num_threads()} threads; milliseconds\n")
+    sizes = f"{WIDTH_PX}x{HEIGHT_PX} in, {NETWORK_WIDTH_PX}x{NETWORK_HEIGHT_PX} out"
+    print(f"{sizes}; milliseconds; load {os.getloadavg()[0]:.1f} at the start\n")
     print("| images | lens | outputs listened to | preprocess | window, anchor | node | overhead | 95 % |")
     print("|---|---|---|---|---|---|---|---|")
     for transport, lens, outputs in (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 
@@ -63,7 +64,7 @@ class Cameras:
         rectifier = self._rectifiers[frame.camera][1]
         network_image = rectifier.network_image(frame.image)
         self._next_id += 1
-        image = torch.from_numpy(network_image).permute(2, 0, 1).contiguous()
+        image = torch.from_numpy(np.stack(cv2.split(network_image)))  # no thread pool to wake, as torch's copy would
         T_world_cam = as_tensor(np.asarray(frame.T_world_cam, np.float64)) if is_rigid(frame.T_world_cam) else None
         view = View(self._next_id, frame.camera, frame.stamp_ns, image, as_tensor(rectifier.K), T_world_cam)
         return Seen(frame, rectifier, network_image, view)

@@ -33,7 +33,7 @@ from .model.presets import HUB_REPOSITORIES
 from .preprocess import plan_resize
 from .scenes import DEMO
 from .scenes.path import PathSettings, RobotFrame, RobotOdometry, RobotPath, robot_path
-from .streaming import PoseBuffer, StaleStamp, Stream, Synchronizer, is_restart
+from .streaming import PoseBuffer, StaleStamp, Stream, Synchronizer, UnusableFrame, is_restart
 from .types import (
     BoolArray,
     Calibration,
@@ -95,6 +95,7 @@ __all__ = [
     "TrajectoryErrors",
     "TumRgbdWriter",
     "Uint8Array",
+    "UnusableFrame",
     "View",
     "WindowConfig",
     "bench_as_json",

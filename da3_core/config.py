@@ -81,9 +81,11 @@ class RigConfig:
 class PoseConfig:
     """How given poses are read at an image's stamp."""
 
-    tolerance_s: float = setting(0.05, "take the nearest pose when none surround the image but one is this near", range=(0.0, 10.0))
-    max_gap_s: float = setting(0.5, "interpolate between poses at most this far apart", range=(0.0, 60.0))
-    memory_s: float = setting(30.0, "poses are kept for this long", range=(1.0, 3600.0))
+    tolerance_s: float = setting(
+        0.05, "take the nearest pose when none surround the image but one is this near", range=(0.0, 10.0), read_only=True
+    )
+    max_gap_s: float = setting(0.5, "interpolate between poses at most this far apart", range=(0.0, 60.0), read_only=True)
+    memory_s: float = setting(30.0, "poses are kept for this long", range=(1.0, 3600.0), read_only=True)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ OVERRIDABLE = QoSOverridingOptions(
     policy_kinds=(QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 )
 
-NO_INFO = "no camera_info has come, images are dropped until then"
+NO_INFO = "no camera_info has come"
 
 
 @dataclass(frozen=True)
@@ -37,21 +37,11 @@ class Arrival:
 class CameraInput:
     """Camera_info from configure on, since some drivers send it once; images only while the node is active."""
 
-    def __init__(
-        self,
-        node: Any,
-        name: str,
-        config: CameraConfig,
-        common: NodeConfig,
-        on_image: Callable[[Arrival], None],
-        on_calibration: Callable[[str], None],
-    ) -> None:
-        """on_calibration(name) is called when another camera_info has come, good or bad."""
+    def __init__(self, node: Any, name: str, config: CameraConfig, common: NodeConfig, on_image: Callable[[Arrival], None]) -> None:
         self.name = name
         self.calibration: Calibration | None = None
         self.lacks = NO_INFO
-        self._node, self._common = node, common
-        self._on_image, self._on_calibration = on_image, on_calibration
+        self._node, self._common, self._on_image = node, common, on_image
         self._image_topic = config.image_topic or f"{name}/image_raw"
         self._image_subscription: Any = None
         self._last_info: tuple[Any, ...] | None = None
@@ -94,4 +84,3 @@ class CameraInput:
             self.lacks = str(error)
         else:
             self.lacks = ""
-        self._on_calibration(self.name)

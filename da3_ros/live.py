@@ -21,6 +21,12 @@ Arrivals = Sequence[Arrival]
 STOP_S = 10.0  # longest that a deactivation waits for the image in work
 
 
+def refuse_unfit(engine: Engine, parameters: Parameters) -> None:
+    """Raises ValueError when engine or cameras cannot do what the settings ask for."""
+    Stream(engine, parameters.stream)
+    Synchronizer(parameters.stream.rig, parameters.node.cameras)
+
+
 class LiveRun:
     """From activation to deactivation. `put`, `configure` and `reset` return at once; the worker calls `publish` and `on_failure`."""
 
@@ -37,7 +43,7 @@ class LiveRun:
         on_failure: Callable[[EngineBrokenError], None],
     ) -> None:
         """publish(results, received_s) sends one set's results; its anchor's image came at that time of the monotonic clock."""
-        self._engine, self._parameters, self._poses, self._health, self._recorder = engine, parameters, poses, health, recorder
+        self._parameters, self._poses, self._health, self._recorder = parameters, poses, health, recorder
         self._publish, self._on_failure = publish, on_failure
         self._camera_names = list(cameras)
         self._anchor = parameters.stream.rig.anchor_camera or self._camera_names[0]
@@ -68,9 +74,7 @@ class LiveRun:
             self._inbox.put(arrivals)
 
     def configure(self, parameters: Parameters) -> None:
-        """New settings, from the next image on; raises ValueError when engine or cameras cannot do what they ask for."""
-        Stream(self._engine, parameters.stream)
-        Synchronizer(parameters.stream.rig, self._camera_names)
+        """New settings, from the next image on."""
         is_same_rig = parameters.stream.rig == self._parameters.stream.rig
         self._parameters = parameters
         if not is_same_rig:

@@ -16,16 +16,16 @@ from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_srvs.srv import Trigger
 
 from da3_core import Engine, FrameResult, StaleStamp, load_model, make_engine, plan_resize
 
-from .cameras import CameraInput
+from .cameras import OVERRIDABLE, CameraInput
 from .diagnostics import Health, Level
 from .from_msg import MessageError
 from .libraries import make_broadcaster, make_image_decoder, make_transforms
-from .live import LiveRun
+from .live import LiveRun, refuse_unfit
 from .parameters import declare, from_ros
 from .poses import NoPoses, OdometryPoses, Poses, TfPoses, rigid_from_text
 from .publishers import DiagnosticsPublisher, Publishers
@@ -33,6 +33,7 @@ from .recorder import Recorder
 from .settings import Parameters
 from .to_msg import RclpyTypes, StreamCounts
 
+ODOMETRY_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)  # best effort takes from every publisher
 SUCCESS, ERROR = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.ERROR
 
 
@@ -125,6 +126,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
     def _configure(self, state: LifecycleState) -> None:
         node = self._settings.node
         engine = self._load(self._settings)
+        refuse_unfit(engine, self._settings)
         with ExitStack() as entities:
             cameras = {name: self._make_camera(name, entities) for name in node.cameras}
             poses = self._make_poses(entities)
@@ -198,7 +200,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
     # inputs
 
     def _make_camera(self, name: str, entities: ExitStack) -> CameraInput:
-        camera = CameraInput(self, name, self._settings.cameras[name], self._settings.node, self._on_image, self._on_calibration)
+        camera = CameraInput(self, name, self._settings.cameras[name], self._settings.node, self._on_image)
         entities.callback(camera.close)
         return camera
 
@@ -213,7 +215,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         T_base_cam = {name: rigid_from_text(camera.extrinsics) for name, camera in self._settings.cameras.items() if camera.extrinsics}
         poses = OdometryPoses(transforms, node.world_frame, T_base_cam, config)
         subscription = self.create_subscription(
-            Odometry, node.odometry_topic, lambda msg: self._on_odometry(poses, msg), qos_profile_sensor_data
+            Odometry, node.odometry_topic, lambda msg: self._on_odometry(poses, msg), ODOMETRY_QOS, qos_overriding_options=OVERRIDABLE
         )
         entities.callback(self.destroy_subscription, subscription)
         return poses
@@ -237,13 +239,6 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         if self._run is not None:
             self._run.put(arrival)
 
-    def _on_calibration(self, camera: str) -> None:
-        lacks = self._session.cameras[camera].lacks if self._session is not None else ""
-        if lacks:
-            self._health.raise_fault(f"{camera}/camera_info", lacks, Level.ERROR)
-        else:
-            self._health.clear(f"{camera}/camera_info")
-
     def _on_set_parameters(self, changes: Sequence[Any]) -> SetParametersResult:
         known = self._settings.flat()
         try:
@@ -251,11 +246,13 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
             for change in changes:
                 if change.name in known:  # the others are rclpy's own
                     changed = changed.with_setting(change.name, from_ros(change.value))
-            if self._run is not None:
-                self._run.configure(changed)
+            if self._session is not None:
+                refuse_unfit(self._session.engine, changed)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self._settings = changed
+        if self._run is not None:
+            self._run.configure(changed)
         return SetParametersResult(successful=True)
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -19,10 +19,17 @@ def declare(node: Any) -> Parameters:
     """
     parameters = _declared(node, Parameters(), Parameters().flat())
     names = parameters.node.cameras
-    if len(set(names)) < len(names) or not names or not all(re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) for name in names):
-        raise ValueError(f"cameras = {list(names)}: give different names of letters, digits and _, at least one")
+    _refuse_names(names, taken={name.partition(".")[0] for name in parameters.flat()})
     with_cameras = dataclasses.replace(parameters, cameras={name: CameraConfig() for name in names})
     return _declared(node, with_cameras, {k: v for k, v in with_cameras.flat().items() if k not in parameters.flat()})
+
+
+def _refuse_names(names: Sequence[str], taken: Set[str]) -> None:
+    """Raises ValueError for names that cannot be cameras' since parameters and topics are made of them."""
+    if len(set(names)) < len(names) or not names or not all(re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) for name in names):
+        raise ValueError(f"cameras = {list(names)}: give different names of letters, digits and _, at least one")
+    if taken & set(names):
+        raise ValueError(f"cameras = {list(names)}: {', '.join(sorted(taken & set(names)))} is the name of a parameter, take another")
 
 
 def _declared(node: Any, parameters: Parameters, entries: Mapping[str, tuple[dataclasses.Field[Any], Any]]) -> Parameters:

@@ -38,7 +38,7 @@ class VoxelCloud:
             return
         keys, first = np.unique(_voxel_keys(points, self._voxel_m), return_index=True)
         at = np.searchsorted(self._keys, keys)
-        is_new = ~np.isin(keys, self._keys, assume_unique=True)
+        is_new = np.append(self._keys, -1)[at] != keys  # keys are not negative
         is_new &= np.cumsum(is_new) <= self._max_points - len(self._keys)
         self._keys = np.insert(self._keys, at[is_new], keys[is_new])
         self._points = np.insert(self._points, at[is_new], points[first[is_new]])

@@ -17,6 +17,14 @@ from da3_core.types import Frame, Uint8Array, View, as_tensor
 Key = tuple[object, ...]
 
 
+class UnusableFrame(ValueError):  # noqa: N818 - what it is, not what went wrong
+    """A frame whose image or calibration cannot be used; those of other cameras can go in without it."""
+
+    def __init__(self, camera: str, reason: str) -> None:
+        super().__init__(f"camera {camera}: {reason}")
+        self.camera = camera
+
+
 @dataclass(frozen=True)
 class Seen:
     """A frame on its way: the network's view of it, and what leads back from there."""
@@ -47,7 +55,7 @@ class Cameras:
     def adopt(self, frames: Sequence[Frame]) -> list[str]:
         """Makes the rectifiers that are missing; what has changed since the last frames comes back in words.
 
-        Raises ValueError, naming the camera, on a calibration that is none or belongs to another size; then all is as it was.
+        Raises UnusableFrame on a calibration that is none or belongs to another size; then all is as it was.
         """
         rectifiers, changes = dict(self._rectifiers), []
         for frame in frames:
@@ -74,7 +82,7 @@ class Cameras:
         try:
             return make_rectifier(width, height, frame.calibration, self._config, network)
         except ValueError as error:
-            raise ValueError(f"camera {frame.camera}: {error}") from error
+            raise UnusableFrame(frame.camera, str(error)) from error
 
 
 def _key(frame: Frame) -> Key:

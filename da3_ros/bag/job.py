@@ -16,7 +16,7 @@ from typing import Protocol
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from da3_core import Engine, FrameResult, Stream, StreamConfig
+from da3_core import Engine, Frame, FrameResult, StaleStamp, Stream, StreamConfig, UnusableFrame
 
 from ..from_msg import StampedTransform
 from ..to_msg import OutputConfig, StreamCounts
@@ -25,7 +25,7 @@ from .files import SUMMARY, DatasetFolder, TrajectoryFile, new_bag, new_file, ne
 from .overlap import consumed, made_ahead
 from .plan import SourceOptions, make_plan, output_transforms
 from .recording import BagError, DamagedError, Recording
-from .source import Carried, FrameSet, FrameSource
+from .source import Carried, FrameSource
 from .summary import Summary, values_of
 from .survey import survey
 from .writer import BagWriter
@@ -162,7 +162,7 @@ def _placed(source: FrameSource, stream: Stream, summary: Summary, stops: Sequen
                 if isinstance(item, Carried):
                     yield item
                     continue
-                results = _register(stream, item, summary)
+                results = _register(stream, item.frames, summary)
                 bar.update(item.received - bar.n)
                 if results:
                     dropped = item.dropped + summary.skipped.total()
@@ -173,15 +173,20 @@ def _placed(source: FrameSource, stream: Stream, summary: Summary, stops: Sequen
             summary.stop("failed", str(error))
 
 
-def _register(stream: Stream, item: FrameSet, summary: Summary) -> list[FrameResult]:
+def _register(stream: Stream, frames: Sequence[Frame], summary: Summary) -> list[FrameResult]:
+    if not frames:
+        return []
     try:
-        results = stream.register(item.frames)
-    except ValueError as error:  # a stale stamp, or an image or calibration that cannot be used: the stream is as it was
-        summary.skip([frame.camera for frame in item.frames], error)
+        results = stream.register(frames)
+    except UnusableFrame as error:
+        summary.skip([error.camera], error)
+        return _register(stream, [frame for frame in frames if frame.camera != error.camera], summary)
+    except StaleStamp as error:
+        summary.skip([frame.camera for frame in frames], error)
         return []
     except Exception as error:
         log.debug("the engine's error", exc_info=True)
-        raise EngineError(f"the network failed at {item.frames[0].stamp_ns * 1e-9:.3f} s: {type(error).__name__}: {error}") from error
+        raise EngineError(f"the network failed at {frames[0].stamp_ns * 1e-9:.3f} s: {type(error).__name__}: {error}") from error
     summary.count(results)
     for event in results[0].events:
         log.warning("%s", event)

@@ -18,6 +18,7 @@ from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
+from tf2_msgs.msg import TFMessage
 
 OK, WARN, ERROR = (bytes([level]) for level in range(3))
 
@@ -66,7 +67,7 @@ class Patient:
 
 @pytest.fixture(scope="module")
 def patient(start_module_node: Callable[..., Any]) -> Iterator[Patient]:
-    patient = Patient(start_module_node, ("camera",), "raw", pose_source="odometry", engine_failures=4)
+    patient = Patient(start_module_node, ("camera",), "raw", pose_source="odometry", engine_failures=4, memory_retry_s=1.0)
     patient.recovers()
     yield patient
     patient.robot.close()
@@ -139,8 +140,12 @@ def test_diagnostics_come_once_a_second_and_tell_rates_latency_and_mode(patient:
     assert np.median(np.diff(stamps)) == pytest.approx(1.0, abs=0.2)
     values = patient.says()["da3: depth"][2]
     assert values["state"] == "active" and values["mode"] in ("posed", "unposed")
+    assert values["engine"] == "sees the room as it is" and values["model"] == "da3-nano"
+    assert float(values["scale"]) == pytest.approx(world.METRES_PER_NETWORK_UNIT, rel=0.1) and values["scale source"] != "none"
+    assert {"scale log variance", "mode reason", "window views", "latency p95 [ms]", "last event"} <= set(values)
     assert 0 < float(values["latency p50 [ms]"]) <= float(values["latency p99 [ms]"])
-    assert float(patient.says()["da3: camera camera"][2]["input rate [Hz]"]) > 3
+    camera = patient.says()["da3: camera camera"][2]
+    assert float(camera["input rate [Hz]"]) > 3 and float(camera["output rate [Hz]"]) > 3
     assert int(values["frames in"]) >= int(values["frames out"]) + int(values["frames dropped"]) > 0
 
 
@@ -166,10 +171,35 @@ def test_an_engine_that_goes_on_failing_is_built_anew(patient: Patient) -> None:
     patient.recovers()
 
 
-def test_too_little_memory_makes_the_window_smaller(patient: Patient) -> None:
+def test_too_little_memory_makes_the_window_smaller_for_as_long_as_it_lacks(patient: Patient) -> None:
     patient.node.inject("oom")
     patient.drive_until(lambda: patient.complains("depth", WARN, "out of GPU memory: the window's bound is 1"))
     patient.drive_until(lambda: patient.status[-1].window_views == 1 and patient.works())
+    patient.node.heal("oom")
+    patient.recovers()
+    patient.drive_until(lambda: patient.status[-1].window_views == 3)
+
+
+def test_tf_that_is_not_there_then_broken_then_gone(start_node: Callable[..., Any]) -> None:
+    patient = Patient(start_node, ("camera",), "raw")
+    patient.drive_until(lambda: patient.complains("depth", WARN, "no metre is known, so depth is NaN"), tf=False)
+    assert patient.complains("camera camera", WARN, "without a pose: TF does not link camera_optical and odom")
+    patient.recovers()
+
+    def send() -> None:
+        T = world.T_world_body(patient.number)
+        T[0, 3] = np.nan
+        patient.robot.publish_tf(TFMessage(transforms=[r.transform(patient.number, "odom", "base_link", T)]))
+
+    patient.drive_until(lambda: send() or patient.complains("depth", ERROR, "not a rigid transform"), tf=False)
+    assert patient.works()
+    patient.recovers()
+
+    patient.drive_until(lambda: patient.complains("camera camera", WARN, "without a pose: no transform from base_link to odom"), tf=False)
+    assert patient.works()
+    patient.recovers()
+    patient.drive_until(lambda: patient.status[-1].mode == "posed")
+    patient.robot.close()
 
 
 def test_a_corrupt_jpeg_in_half_a_rig(start_node: Callable[..., Any]) -> None:
@@ -182,6 +212,14 @@ def test_a_corrupt_jpeg_in_half_a_rig(start_node: Callable[..., Any]) -> None:
     patient.drive_until(lambda: send() or patient.complains("camera front", ERROR, "corrupt or cut off"), cameras=["left"])
     assert patient.complains("camera left", OK, "ok")
     patient.drive_until(lambda: patient.status[-1].cameras == ["left"])
+    patient.recovers()
+
+    K = world.K_px()
+    K[0, 2] = -50.0
+    patient.robot.send_info("front", r.camera_info(patient.number, "front", K))
+    patient.drive_until(lambda: patient.complains("camera front", ERROR, "principal point"), info=False)
+    patient.drive_until(lambda: patient.status[-1].cameras == ["left"], info=False)
+    assert "dropped, engine failure" not in patient.says()["da3: depth"][2]
     patient.recovers()
 
     patient.drive_until(lambda: patient.complains("camera left", ERROR, "no image for"), cameras=["front"])

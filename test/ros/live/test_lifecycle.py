@@ -15,6 +15,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2: make ros-test")
 import robot as r
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 
 StartNode = Callable[..., Any]
@@ -55,6 +56,7 @@ def test_a_manager_leads_it_through_its_states(start_node: StartNode) -> None:
         assert change(robot, Transition.TRANSITION_CONFIGURE)
         assert state(robot) == State.PRIMARY_STATE_INACTIVE
         assert images_after(robot, depth, range(5)) == 0
+        assert not robot.set_parameters("/da3", [Parameter("mode.mode", value="metric")])  # the network at hand is none
 
         assert change(robot, Transition.TRANSITION_ACTIVATE)
         robot.wait_until_heard()
@@ -76,6 +78,8 @@ def test_a_manager_leads_it_through_its_states(start_node: StartNode) -> None:
         assert change(robot, Transition.TRANSITION_ACTIVATE)
         robot.wait_until_heard()
         assert images_after(robot, depth, range(40, 50)) >= 7
+        owners = [info.node_name for info in robot.node.get_publishers_info_by_topic("/tf")]
+        assert owners.count("da3") == 1
 
         assert change(robot, Transition.TRANSITION_ACTIVE_SHUTDOWN)
         assert state(robot) == State.PRIMARY_STATE_FINALIZED

@@ -77,6 +77,7 @@ def test_every_setting_is_a_described_parameter(robot: r.Robot) -> None:
         ("mode.mode", "metric", "needs a metric or a nested model"),
         ("rig.anchor_camera", "rear", "none of camera"),
         ("window.views", 5, "read-only"),
+        ("poses.tolerance_s", 0.1, "read-only"),
     ],
 )
 def test_a_bad_value_is_refused_with_the_reason(robot: r.Robot, name: str, value: Any, reason: str) -> None:
@@ -138,7 +139,11 @@ def _plain(value: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("parameters", "reason"),
-    [({"preprocess__size": 7}, "preprocess.size"), ({"pose_source": "stars"}, "tf, odometry, none")],
+    [
+        ({"preprocess__size": 7}, "preprocess.size"),
+        ({"pose_source": "stars"}, "tf, odometry, none"),
+        ({"cameras": "[window]"}, "name of a parameter"),
+    ],
 )
 def test_a_bad_start_ends_with_the_reason(start_node: Callable[..., Any], parameters: dict[str, Any], reason: str) -> None:
     node = start_node(**parameters)

@@ -186,6 +186,17 @@ def test_an_image_size_that_is_not_the_camera_infos_is_skipped(tmp_path: Path, o
     assert summary.processed == {"front": 2}
 
 
+def test_a_camera_that_cannot_be_used_leaves_the_others(tmp_path: Path, out: Path, run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    def displace(_: int, entry: Recorded) -> Recorded:
+        return with_message(entry, k=np.array([[60.0, 0, -90.0], [0, 60.0, 27.5], [0, 0, 1]]).reshape(9))
+
+    rear = changed(bags.camera(FRAMES, "/rear", "rear_optical"), "/rear/camera_info", displace)
+    summary = run(bags.write_ros2(tmp_path / "in", [*bags.camera(FRAMES), *rear]), out)
+    assert summary.processed == {"front": FRAMES}
+    assert summary.skipped == {"rear: refused": FRAMES}
+    assert len([line for line in warnings(caplog) if "principal point" in line]) == 1
+
+
 def test_a_size_that_changes_with_its_camera_info_begins_a_new_window(tmp_path: Path, out: Path, run: Run) -> None:
     def widen(i: int, entry: Recorded) -> Recorded:
         log_ns, topic, msg = entry

@@ -129,15 +129,16 @@ class Sim3:
     t: Tensor  # (..., 3)
 
 
-ScaleSource = Literal["none", "network", "baselines", "chained", "held", "metric_model"]
+ScaleSource = Literal["none", "network", "parallax", "baselines", "chained", "held", "metric_model"]
 
 
 @dataclass(frozen=True)
 class ScaleEstimate:
     """Metres per network unit, with the variance of its logarithm (0.01 is about 10 %) and where it came from.
 
-    baselines: this window's given camera motion; chained: carried over from earlier windows by views seen in both; held: the last known
-    value, nothing to check it against; metric_model: a network that knows metres. Two are not metres, and `is_metric` says so:
+    parallax: this window's given camera motion, and how it moves points in the images; baselines: that motion against the one which the
+    network predicts, trusted little; chained: carried over from earlier windows by views seen in both; held: the last known value,
+    nothing to check it against; metric_model: a network that knows metres. Two are not metres, and `is_metric` says so:
     network: units of the first window of a run that has never seen a metre, and consistent within it; none: every frame its own units.
     """
 

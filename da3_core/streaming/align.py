@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from da3_core.geometry.rigid import matrix_product, rotate
+from da3_core.streaming.log_scale import LogScale
 from da3_core.streaming.placed import DepthSamples, PlacedView
-from da3_core.streaming.scale import LogScale
 from da3_core.types import Sim3
 
 MIN_SAMPLES = 16
@@ -34,8 +34,9 @@ def scale_from_depth(placed: Sequence[PlacedView], seen: Sequence[DepthSamples])
     ratios, weights = ratios[usable], weights[usable]
     value = weighted_median(ratios, weights)
     spread = 1.4826 * float(weighted_median((ratios - value).abs(), weights))
-    inherited = sum(view.log_variance for view in placed) / len(placed)
-    return LogScale(float(value), spread**2 / INDEPENDENT_SAMPLES + SHARED_LOG_SIGMA**2 + inherited)
+    inherited = sum(view.scale.variance for view in placed) / len(placed)
+    bias_variance = sum(view.scale.bias_variance for view in placed) / len(placed)
+    return LogScale(float(value), spread**2 / INDEPENDENT_SAMPLES + SHARED_LOG_SIGMA**2 + inherited, bias_variance)
 
 
 def join_cameras(T_world_cam: Tensor, T_window_cam: Tensor, scale: float) -> Sim3:

@@ -10,71 +10,24 @@ The world is that of the given poses, or the first view's camera where none are 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from da3_core.config import ScaleConfig
 from da3_core.geometry import sim3
-from da3_core.geometry.rigid import invert_rigid
 from da3_core.streaming.align import join_cameras, scale_from_depth
-from da3_core.streaming.mode import Choice
-from da3_core.streaming.placed import DepthSamples, PlacedView, PlacedViews, depth_samples
-from da3_core.streaming.scale import LogScale, RunningScale, baselines_measured
-from da3_core.types import EngineKind, Prediction, ScaleEstimate, ScaleSource, View
+from da3_core.streaming.log_scale import LogScale
+from da3_core.streaming.placed import PlacedView, PlacedViews
+from da3_core.streaming.predicted import Choice, PredictedWindow, there
+from da3_core.streaming.scale import RunningScale, baselines_measured, parallax_measured
+from da3_core.types import EngineKind, ScaleEstimate, ScaleSource, View
 
 METRIC_FOCAL_PX = 300.0  # at which a metric network's output is metres
-METRIC_LOG_VARIANCE = 0.1**2  # of a metric network's scale
-ASSUMED_FOV_DEG = 60.0  # across an image of which neither calibration nor network knows K
-
-
-@dataclass(frozen=True)
-class PredictedWindow:
-    """A window's views, how it was predicted, and what came out."""
-
-    views: Sequence[View]
-    newest: int  # how many, at the end of `views`
-    wanted: Sequence[int]  # whose depth there is: the newest, then shared ones
-    choice: Choice
-    prediction: Prediction
-
-    @cached_property
-    def T_window_cam(self) -> Tensor:
-        """(N, 4, 4) float64."""
-        return invert_rigid(_there(self.prediction.T_cam_world).double())
-
-    @cached_property
-    def given(self) -> Mapping[int, Tensor]:
-        """Poses T_world_cam that came with the views, by index, as far as they are trusted."""
-        return {i: v.T_world_cam for i, v in enumerate(self.views) if v.T_world_cam is not None and self.choice.trusts_poses}
-
-    def depth(self, index: int) -> Tensor:
-        """(H, W), in the network's units."""
-        return _there(self.prediction.depth)[self.wanted.index(index)]
-
-    def confidence(self, index: int) -> Tensor | None:
-        """(H, W), None where the network has none."""
-        confidence = self.prediction.confidence
-        return None if confidence is None else confidence[self.wanted.index(index)]
-
-    def samples(self, index: int) -> DepthSamples:
-        """Of a wanted view's depth, in the network's units."""
-        return depth_samples(self.depth(index), self.confidence(index))
-
-    def sky(self, index: int) -> Tensor | None:
-        """(H, W), None where the network has none."""
-        sky = self.prediction.sky
-        return None if sky is None else sky[self.wanted.index(index)]
-
-    def K(self, index: int) -> Tensor:
-        """(3, 3) float64: the known intrinsics, else the predicted ones, else those of a view ASSUMED_FOV_DEG wide."""
-        known, predicted = self.views[index].K, self.prediction.K
-        if known is not None:
-            return known
-        return _assumed_K(*self.views[index].image.shape[1:]) if predicted is None else predicted[index].double()
+METRIC_LOG_SIGMA = 0.05  # of its scale, from window to window
+METRIC_BIAS = 0.1  # of a metric network's scale
 
 
 @dataclass(frozen=True)
@@ -146,16 +99,19 @@ class Anchor:
         return bool(torch.pdist(centres).ge(self._config.min_baseline_m).any())
 
     def _step_scale(self, window: PredictedWindow) -> None:
-        measured: dict[ScaleSource, LogScale] = {}
-        if window.prediction.is_metric:
-            measured["metric_model"] = LogScale(math.log(_focal_ratio(window)), METRIC_LOG_VARIANCE)
-        if len(window.given) > 1:
-            given_m = torch.stack(list(window.given.values()))[:, :3, 3]
-            measured |= baselines_measured(given_m, window.T_window_cam[list(window.given), :3, 3], self._config)
         was_known = self._scale.is_known
-        self._scale.step(measured, self._chained(window), unknown="network" if window.choice.mode == "unposed" else "none")
+        unknown: ScaleSource = "network" if window.choice.mode == "unposed" else "none"
+        self._scale.step(self._measured(window), self._chained(window), unknown)
         if self._scale.is_known and not was_known:
             self._placed.clear()  # it is in other units
+
+    def _measured(self, window: PredictedWindow) -> dict[ScaleSource, LogScale]:
+        """What this window alone says of its scale; given motion does by parallax where points can be tracked, else by camera centres."""
+        measured: dict[ScaleSource, LogScale] = {}
+        if window.prediction.is_metric:
+            measured["metric_model"] = LogScale(math.log(_focal_ratio(window)), METRIC_LOG_SIGMA**2, METRIC_BIAS**2)
+        by_parallax = parallax_measured(window, self._config)
+        return measured | (baselines_measured(window, self._config) if by_parallax is None else by_parallax)
 
     def _chained(self, window: PredictedWindow) -> LogScale | None:
         shared = [i for i in window.wanted[window.newest :] if window.views[i].id in self._placed]
@@ -183,7 +139,7 @@ class Anchor:
                 continue
             is_metric = scale.is_metric or i in window.given
             samples = window.samples(i).scaled(scale.value) if scale.is_metric == is_metric else None
-            self._placed[window.views[i].id] = PlacedView(T_world_cam[i], samples, scale.log_variance, is_metric)
+            self._placed[window.views[i].id] = PlacedView(T_world_cam[i], samples, self._scale.log, is_metric)
             self._last_T_world_cam[window.views[i].camera] = T_world_cam[i]
 
 
@@ -197,15 +153,10 @@ def _focal_placement(window: PredictedWindow, index: int, kind: EngineKind) -> P
     view = window.views[index]
     scale = ScaleEstimate(1.0, math.inf, "none")
     if kind == "nested":
-        scale = ScaleEstimate(_focal_ratio(window), METRIC_LOG_VARIANCE, "metric_model")
+        scale = ScaleEstimate(_focal_ratio(window), METRIC_BIAS**2, "metric_model")
     elif kind == "metric" and view.K is not None:
-        scale = ScaleEstimate(float(_focal(view.K)) / METRIC_FOCAL_PX, METRIC_LOG_VARIANCE, "metric_model")
+        scale = ScaleEstimate(float(_focal(view.K)) / METRIC_FOCAL_PX, METRIC_BIAS**2, "metric_model")
     return Placement(window.depth(index) * scale.value, view.T_world_cam, window.K(index), scale)
-
-
-def _assumed_K(h: int, w: int) -> Tensor:
-    focal = w / 2 / math.tan(math.radians(ASSUMED_FOV_DEG) / 2)
-    return torch.tensor([[focal, 0, w / 2], [0, focal, h / 2], [0, 0, 1]], dtype=torch.float64)
 
 
 def _focal_ratio(window: PredictedWindow) -> float:
@@ -213,15 +164,9 @@ def _focal_ratio(window: PredictedWindow) -> float:
     known = {i: view.K for i, view in enumerate(window.views) if view.K is not None}
     if not known:
         return 1.0
-    predicted = _there(window.prediction.K)[list(known)].double()
+    predicted = there(window.prediction.K)[list(known)].double()
     ratios = torch.stack([_focal(K) for K in known.values()]) / _focal(predicted)
     return float(ratios.quantile(0.5))
-
-
-def _there(value: Tensor | None) -> Tensor:
-    if value is None:
-        raise ValueError("the prediction lacks depth or cameras: ask the engine for the wanted views' depth")
-    return value
 
 
 def _focal(K: Tensor) -> Tensor:

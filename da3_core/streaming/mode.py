@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from da3_core.config import ModeConfig, ScaleConfig
 from da3_core.streaming.gate import PoseGate
-from da3_core.types import Engine, Mode, Prediction, View
-
-
-@dataclass(frozen=True)
-class Choice:
-    """How a window is predicted, and why so. trusts_poses: given poses, of however few views, may tell the scale and the world."""
-
-    mode: Mode
-    reason: str
-    trusts_poses: bool = True
+from da3_core.streaming.predicted import Choice, PredictedWindow, there
+from da3_core.types import Engine, View
 
 
 class ModeChooser:
@@ -35,7 +26,7 @@ class ModeChooser:
         self._gate.reset()
 
     def choose(self, views: Sequence[View]) -> Choice:
-        """The mode of one window; runs the network without poses when a check is due."""
+        """The mode of one window."""
         fixed = self._fixed(views)
         if fixed is not None:
             return fixed
@@ -44,14 +35,18 @@ class ModeChooser:
             return Choice("unposed", lacking, trusts_poses=self._config.mode == "posed" or self._gate.is_open)
         if self._config.mode == "posed":
             return Choice("posed", "as set")
-        if self._gate.is_due(views):
-            self._gate.check(views, self._engine.infer(views, (), posed=False))
         return Choice("posed" if self._gate.is_open else "unposed", self._gate.reason, self._gate.is_open)
 
-    def observe(self, views: Sequence[View], choice: Choice, prediction: Prediction) -> None:
-        """A window predicted without poses checks poses at no cost, so that good ones are trusted again."""
-        if self._config.mode == "auto" and choice.mode == "unposed" and not choice.trusts_poses and not _lacking(views):
-            self._gate.check(views, prediction)
+    def observe(self, window: PredictedWindow) -> None:
+        """Checks the given poses, for the windows to come: where they were used, by predicting the window again without them when a check
+        is due; where they were not trusted, at no cost.
+        """
+        if self._config.mode != "auto" or self._fixed(window.views) or _lacking(window.views):
+            return
+        if window.choice.mode == "unposed":
+            self._gate.check(window, there(window.prediction.T_cam_world))
+        elif self._gate.is_due(window.views):
+            self._gate.check(window, there(self._engine.infer(window.views, (), posed=False).T_cam_world))
 
     def _fixed(self, views: Sequence[View]) -> Choice | None:
         """Where poses have no say."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from da3_core.streaming.log_scale import LogScale
+
 SAMPLES_PER_SIDE = 32
 
 
@@ -28,7 +30,7 @@ class PlacedView:
 
     T_world_cam: Tensor  # (4, 4) float64
     samples: DepthSamples | None  # None while its depth is not in the pose's units
-    log_variance: float  # of the scale that the depth was multiplied with
+    scale: LogScale  # that the depth was multiplied with
     is_metric: bool
 
 

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from da3_core.config import StreamConfig
 from da3_core.geometry.pinhole import ros_from_K
-from da3_core.streaming.anchor import Anchor, Placement, PredictedWindow
+from da3_core.streaming.anchor import Anchor, Placement
 from da3_core.streaming.cameras import Cameras, Seen
 from da3_core.streaming.clock import is_restart
 from da3_core.streaming.filters import without_untrusted
 from da3_core.streaming.mode import ModeChooser
+from da3_core.streaming.predicted import PredictedWindow
 from da3_core.streaming.window import Window
 from da3_core.types import Engine, Float32Array, Frame, FrameResult, View
 
@@ -102,8 +103,9 @@ class Stream:
         choice = self._modes.choose(views)
         wanted = self._anchor.wanted(views, newest, choice)
         prediction = self._engine.infer(views, wanted, posed=choice.mode == "posed")
-        self._modes.observe(views, choice, prediction)
-        return PredictedWindow(views, newest, wanted, choice, prediction)
+        window = PredictedWindow(views, newest, wanted, choice, prediction)
+        self._modes.observe(window)
+        return window
 
     def _result(self, seen: Seen, index: int, placement: Placement, window: PredictedWindow) -> FrameResult:
         frame, rectifier = seen.frame, seen.rectifier

@@ -17,7 +17,7 @@ from da3_core.config import PreprocessConfig, StreamConfig
 from da3_core.geometry.pinhole import unproject
 from da3_core.geometry.rigid import invert_rigid, rigid_from_rt
 from da3_core.streaming import Stream
-from da3_core.types import Calibration, EngineKind, Float64Array, Frame, FrameResult, Prediction, View
+from da3_core.types import Calibration, EngineKind, Float64Array, Frame, FrameResult, Prediction, Uint8Array, View
 
 CORNERS_M = np.array([[-3.0, -1.5, -4.0], [3.0, 1.5, 5.0]])
 WIDTH_PX, HEIGHT_PX = 84, 56  # already the network's size
@@ -33,9 +33,22 @@ def pose(x: float = 0.0, y: float = 0.0, z: float = 0.0, yaw_deg: float = 0.0) -
     return np.array([[c, 0, s, x], [0, 1, 0, y], [-s, 0, c, z], [0, 0, 0, 1]])
 
 
+def room_rays(T_world_cam: Float64Array) -> Tensor:
+    """(H, W, 3) in the world, of depth 1."""
+    return unproject(torch.ones(HEIGHT_PX, WIDTH_PX, dtype=torch.float64), K) @ torch.from_numpy(T_world_cam[:3, :3]).T
+
+
+def room_image(T_world_cam: Float64Array) -> Uint8Array:
+    """(H, W, 3) of walls that are painted with waves of a metre or so."""
+    x, y, z = (torch.from_numpy(T_world_cam[:3, 3]) + room_depth(T_world_cam)[..., None] * room_rays(T_world_cam)).unbind(-1)
+    waves = [torch.sin(a * x + b * y + c * z + a * c) for a, b, c in ((5, 1, 3), (-2, 6, 2), (2, -3, 6), (1, 4, -2), (7, -5, 1))]
+    grey = 128 + 24 * torch.stack(waves).sum(0)
+    return np.ascontiguousarray(grey.clamp(0, 255).round().byte()[..., None].expand(-1, -1, 3).numpy())
+
+
 def room_depth(T_world_cam: Float64Array) -> Tensor:
     """(H, W) z-depth in metres of the room's walls: along each ray the nearest of the three planes that it moves towards."""
-    rays = unproject(torch.ones(HEIGHT_PX, WIDTH_PX, dtype=torch.float64), K) @ torch.from_numpy(T_world_cam[:3, :3]).T
+    rays = room_rays(T_world_cam)
     ahead = torch.where(rays > 0, torch.from_numpy(CORNERS_M[1]), torch.from_numpy(CORNERS_M[0]))
     return ((ahead - torch.from_numpy(T_world_cam[:3, 3])) / rays).amin(-1)
 
@@ -52,6 +65,9 @@ class RoomEngine:
     outliers: float = 0.0  # share of the pixels that are anything
     focal_error: float = 1.0  # by which the predicted focal length is too long
     believes_poses: bool = True
+    camera_bias: float = 1.0  # of predicted motion
+    unposed_rotation_noise_deg: float = 0.0  # more of it without poses
+    textured: bool = False  # whether the room's images show anything
     truth: dict[tuple[str, int], Float64Array] = field(default_factory=dict)
     calls: list[tuple[int, tuple[int, ...], bool]] = field(default_factory=list)  # views, wanted, posed
 
@@ -64,9 +80,10 @@ class RoomEngine:
             return Prediction(depth=(depth * 300 / 60)[list(wanted)].float(), sky=torch.zeros(len(wanted), HEIGHT_PX, WIDTH_PX))
         believed = torch.stack([v.T_world_cam for v in views]) if posed and self.believes_poses else true
         reference = 0 if posed else int(torch.randint(len(views), (), generator=generator))
-        T_reference_cam = invert_rigid(believed[reference]) @ believed @ self._noise(len(views), generator)
+        sigma_deg = self.rotation_noise_deg + (0 if posed else self.unposed_rotation_noise_deg)
+        T_reference_cam = invert_rigid(believed[reference]) @ believed @ self._noise(len(views), sigma_deg, generator)
         unit = self._unit(depth, true, generator)
-        T_reference_cam[:, :3, 3] *= unit
+        T_reference_cam[:, :3, 3] *= unit * self.camera_bias
         noisy, wild = self._noisy(depth, generator)
         return Prediction(
             depth=(noisy * unit)[list(wanted)].float() if wanted else None,
@@ -95,8 +112,8 @@ class RoomEngine:
             return 1 / float(torch.linalg.vector_norm(points, dim=-1).mean())
         return 1 / float(torch.linalg.vector_norm(T_first_cam[:, :3, 3], dim=-1).median().clamp(min=0.1))
 
-    def _noise(self, n: int, generator: torch.Generator) -> Tensor:
-        x, y, z = (np.deg2rad(self.rotation_noise_deg) * torch.randn(n, 3, generator=generator, dtype=torch.float64)).unbind(-1)
+    def _noise(self, n: int, sigma_deg: float, generator: torch.Generator) -> Tensor:
+        x, y, z = (np.deg2rad(sigma_deg) * torch.randn(n, 3, generator=generator, dtype=torch.float64)).unbind(-1)
         o = torch.zeros_like(x)
         R = torch.linalg.matrix_exp(torch.stack([o, -z, y, z, o, -x, -y, x, o], -1).reshape(n, 3, 3))
         return rigid_from_rt(R, self.position_noise_m * torch.randn(n, 3, generator=generator, dtype=torch.float64))
@@ -132,21 +149,21 @@ class Room:
 
     Engine = RoomEngine
     K, calibration, config = K, CALIBRATION, CONFIG
-    pose, depth = staticmethod(pose), staticmethod(room_depth)
+    pose, depth, image = staticmethod(pose), staticmethod(room_depth), staticmethod(room_image)
 
     @staticmethod
     def frame(engine: RoomEngine, k: int, T_true: Float64Array, T_given: Float64Array | None = None, camera: str = "front") -> Frame:
         """Frame number k, ten a second, which the engine knows the truth of."""
-        frame = Frame(
-            camera, f"{camera}_optical", (k + 1) * 100_000_000, np.zeros((HEIGHT_PX, WIDTH_PX, 3), np.uint8), CALIBRATION, T_given
-        )
+        image = room_image(T_true) if engine.textured else np.zeros((HEIGHT_PX, WIDTH_PX, 3), np.uint8)
+        frame = Frame(camera, f"{camera}_optical", (k + 1) * 100_000_000, image, CALIBRATION, T_given)
         engine.truth[camera, frame.stamp_ns] = T_true
         return frame
 
     @staticmethod
     def view(id: int, T_world_cam: Float64Array | None = None, stamp_ns: int = 0, camera: str = "front") -> View:
         T = None if T_world_cam is None else torch.from_numpy(T_world_cam)
-        return View(id, camera, stamp_ns, torch.zeros(3, HEIGHT_PX, WIDTH_PX, dtype=torch.uint8), K, T)
+        image = np.zeros((HEIGHT_PX, WIDTH_PX, 3), np.uint8) if T_world_cam is None else room_image(T_world_cam)
+        return View(id, camera, stamp_ns, torch.from_numpy(image).permute(2, 0, 1).contiguous(), K, T)
 
     @classmethod
     def drive(cls, engine: RoomEngine, path: Path, given: Sequence[Float64Array | None], config: StreamConfig = CONFIG) -> Drive:

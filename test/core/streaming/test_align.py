@@ -11,6 +11,7 @@ from torch import Tensor
 from da3_core.geometry import sim3
 from da3_core.geometry.rigid import rigid_from_rt, rotation_angle
 from da3_core.streaming.align import join_cameras, scale_from_depth, weighted_median
+from da3_core.streaming.log_scale import LogScale
 from da3_core.streaming.placed import DepthSamples, PlacedView, depth_samples
 from da3_core.types import Sim3
 
@@ -56,9 +57,9 @@ def test_a_minority_of_wild_cameras_hardly_moves_it_and_noise_is_averaged() -> N
     assert np.median(errors["translation"]) < 0.05
 
 
-def placed(depth: Tensor, weight: Tensor | None = None, log_variance: float = 0.0) -> PlacedView:
+def placed(depth: Tensor, weight: Tensor | None = None, variance: float = 0.0) -> PlacedView:
     samples = DepthSamples(depth, torch.ones_like(depth) if weight is None else weight)
-    return PlacedView(torch.eye(4, dtype=torch.float64), samples, log_variance, True)
+    return PlacedView(torch.eye(4, dtype=torch.float64), samples, LogScale(0.0, variance), True)
 
 
 def test_scale_comes_from_shared_depth_despite_noise_and_confident_outliers() -> None:
@@ -68,7 +69,7 @@ def test_scale_comes_from_shared_depth_despite_noise_and_confident_outliers() ->
     noisy[:300] *= torch.from_numpy(rng.uniform(1.5, 10, 300))  # all to one side: the worst for a mean
     sure = torch.ones(1000, dtype=torch.float64)
     sure[300:] = 4.0
-    found = scale_from_depth([placed(depth, log_variance=0.01)], [DepthSamples(noisy, sure)])
+    found = scale_from_depth([placed(depth, variance=0.01)], [DepthSamples(noisy, sure)])
     assert found is not None
     assert math.exp(found.value) == pytest.approx(3.0, rel=0.02)
     assert 0.01 < found.variance < 0.0105
@@ -88,7 +89,7 @@ def test_without_enough_depth_in_common_there_is_no_scale() -> None:
     unknown = torch.full_like(depth, torch.nan)
     assert scale_from_depth([], []) is None
     assert scale_from_depth([placed(unknown)], [DepthSamples(depth, depth)]) is None
-    not_in_metres = PlacedView(torch.eye(4), None, 0.0, False)
+    not_in_metres = PlacedView(torch.eye(4), None, LogScale(0.0, 0.0), False)
     assert scale_from_depth([not_in_metres], [DepthSamples(depth, depth)]) is None
 
 

@@ -141,6 +141,38 @@ def test_a_world_that_jumps_once_as_a_relocalised_one_does_leaves_the_metres_alo
     np.testing.assert_array_equal(drive.results[-1].T_world_cam, given[-1])
 
 
+def test_good_odometry_is_kept_though_the_network_knows_less_of_its_cameras(room) -> None:
+    path = [room.pose(z=-3 + 0.08 * k, yaw_deg=2 * k) for k in range(50)]
+    engine = room.Engine(textured=True, unposed_rotation_noise_deg=25)
+    drive = room.drive(engine, path, room.jittered(path, 0.003))
+    assert set(drive.modes) == {"posed"}
+    assert "the images side with them" in drive.results[-1].mode_reason
+    blind = room.drive(room.Engine(unposed_rotation_noise_deg=25), path, path)
+    assert "unposed" in blind.modes  # where the images show nothing, the network is all there is to ask
+
+
+def test_bad_odometry_is_noticed_by_the_images_too(room) -> None:
+    path = [room.pose(z=-3 + 0.08 * k, yaw_deg=2 * k) for k in range(70)]
+    given = [room.pose(z=T[2, 3], yaw_deg=-6 * k) if k >= 20 else T for k, T in enumerate(path)]
+    drive = room.drive(room.Engine(textured=True), path, given)
+    assert 20 < drive.modes.index("unposed") <= 32
+    assert set(drive.modes[-30:]) == {"unposed"}
+    assert errors(drive.depth_ratios[22:]).max() < 0.08
+
+
+@pytest.mark.parametrize("chain", ["always", "when_blind"])
+def test_a_network_that_predicts_motion_too_short_does_not_spoil_the_metres(room, chain: str) -> None:
+    """By the camera centres depth would be half too large; by parallax it is not."""
+    path = [room.pose(x=0.3 * np.sin(k / 9), z=-3 + 0.08 * k, yaw_deg=20 * np.sin(k / 15)) for k in range(60)]
+    engine = room.Engine(textured=True, camera_bias=1 / 1.5)
+    drive = room.drive(engine, path, room.jittered(path, 0.003), room.configured(scale=ScaleConfig(chain=chain)))
+    assert drive.sources[5:].count("parallax") > 30
+    assert np.median(errors(drive.depth_ratios[5:])) < 0.04
+    assert errors(drive.depth_ratios[10:]).max() < 0.2
+    blind = room.drive(room.Engine(camera_bias=1 / 1.5), path, path)
+    assert np.median(blind.depth_ratios[10:]) == pytest.approx(1.5, rel=0.1)
+
+
 def test_poses_that_are_set_are_not_checked(room) -> None:
     path = [room.pose(z=0.1 * k) for k in range(30)]
     engine = room.Engine()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from da3_core.config import WindowConfig
+from da3_core.streaming.log_scale import LogScale
 from da3_core.streaming.placed import PlacedView
 from da3_core.streaming.window import Window
 from da3_core.types import View
@@ -10,7 +11,7 @@ TENTH_NS = 100_000_000
 
 
 def placed(*views: View, is_metric: bool = True) -> dict[int, PlacedView]:
-    return {view.id: PlacedView(view.T_world_cam, None, 0.0, is_metric) for view in views if view.T_world_cam is not None}
+    return {view.id: PlacedView(view.T_world_cam, None, LogScale(0.0, 0.0), is_metric) for view in views if view.T_world_cam is not None}
 
 
 def run(window: Window, views: list[View], is_metric: bool = True, gives_poses: bool = True) -> list[list[int]]:

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if parsed.debug or not isinstance(error, (ValueError, OSError, ImportError)):
             raise
-        print(f"da3 {parsed.command}: {error}", file=sys.stderr)
+        print(f"da3 {parsed.command}: {_with_remedy(error)}", file=sys.stderr)
         sys.exit(getattr(error, "exit_code", 1))
 
 
@@ -186,6 +186,13 @@ def _info(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     return 0
 
 
+def _with_remedy(error: Exception) -> str:
+    if not isinstance(error, ModuleNotFoundError) or error.name is None:
+        return str(error)
+    package = error.name.partition(".")[0]
+    return f"{package} is not installed: pip install {DISTRIBUTIONS.get(package, package)}"
+
+
 def _static_transform(words: Sequence[str]) -> StampedTransform:
     from .from_msg import StampedTransform
     from .poses import rigid_from_text
@@ -215,6 +222,7 @@ def _log_to_terminal(debug: bool) -> None:
         logging.getLogger(name).setLevel(level)
 
 
+DISTRIBUTIONS = {"rerun": "rerun-sdk", "cv2": "opencv-python-headless", "yaml": "pyyaml"}  # where it is not the module's name
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser, Sequence[str]], int], str]] = {
     "demo": (_demo, "a rendered robot drive, processed and compared with the truth"),
     "bag": (_bag, "depth, clouds and poses for a recorded bag"),

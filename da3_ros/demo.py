@@ -59,6 +59,9 @@ class DemoFiles:
 
 def run_demo(folder: Path, seconds: float, config: OfflineConfig, force: bool) -> int:
     """Fills the new `folder` and prints what came out; returns the exit code. Raises ValueError when the folder exists."""
+    import evo  # noqa: F401 - what makes the report in the end is missed at the beginning
+    import matplotlib  # noqa: F401
+
     if folder.exists() and not force:
         raise ValueError(f"{folder} exists; --force replaces it")
     console = Console()

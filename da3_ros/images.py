@@ -50,6 +50,8 @@ def run_images(job: ImageJob, engine: Engine, config: StreamConfig) -> int:
     An .npz holds depth (H, W), confidence (H, W) if there is one, K (3, 3) with the first pixel's centre at (0, 0), T_world_cam (4, 4)
     if there is one, and is_metric. Raises ValueError when there is nothing to read or the output exists.
     """
+    import trimesh  # noqa: F401 - what writes the cloud in the end is missed at the beginning
+
     sources = list(_sources(job.inputs))
     if job.output.exists() and not job.force:
         raise ValueError(f"{job.output} exists; --force writes into it")

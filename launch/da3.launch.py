@@ -21,6 +21,11 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("autostart", default_value="true", description="false: leave the lifecycle to a manager"),
         DeclareLaunchArgument("large_messages", default_value="false", description="Fast DDS with a large shared-memory segment"),
         DeclareLaunchArgument("rviz", default_value="false", description="show inputs and outputs"),
+        DeclareLaunchArgument(
+            "rviz_config",
+            default_value=PathJoinSubstitution([config, "da3.rviz"]),
+            description="what RViz shows; the one here is for a camera named camera, without a namespace",
+        ),
         DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn or error"),
     ]
     use_sim_time = ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
@@ -39,7 +44,7 @@ def generate_launch_description() -> LaunchDescription:
         package="rviz2",
         executable="rviz2",
         name="rviz2",
-        arguments=["-d", PathJoinSubstitution([config, "da3.rviz"])],
+        arguments=["-d", LaunchConfiguration("rviz_config")],
         parameters=[{"use_sim_time": use_sim_time}],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )

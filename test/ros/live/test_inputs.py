@@ -17,7 +17,7 @@ from da3.msg import StreamStatus
 from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.srv import GetParameters
 from rclpy.qos import qos_profile_sensor_data
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 StartNode = Callable[..., Any]
 
@@ -81,6 +81,34 @@ def test_image_qos_is_sensor_data_and_can_be_overridden(start_node: StartNode) -
             reliable.wait_until_heard()
             reliable.drive(range(5, 10))
         best_effort.wait_for(lambda: depth)
+
+
+def test_a_latched_camera_info_from_before_the_start_is_taken(start_node: StartNode) -> None:
+    topic = "qos_overrides./camera/camera_info.subscription"
+    node = start_node(**{f"{topic}.reliability": "reliable", f"{topic}.durability": "transient_local"})
+    with closing(r.Robot(node.domain_id, info_qos=r.LATCHED)) as robot:
+        depth = robot.listen(Image, "/da3/camera/depth/image")
+        robot.send(0, images=False)  # the node is not there yet
+        robot.wait_until_heard()
+        robot.drive(range(1, 6), info=False)
+        robot.wait_for(lambda: depth)
+
+
+def test_outputs_reach_listeners_of_every_quality_and_can_be_overridden(start_node: StartNode) -> None:
+    node = start_node(**{"qos_overrides./da3/camera/points.publisher.reliability": "best_effort"})
+    with closing(r.Robot(node.domain_id)) as demanding, closing(r.Robot(node.domain_id)) as content:
+        depth, points = ("/da3/camera/depth/image", "/da3/camera/points")
+        refused = demanding.listen(PointCloud2, points, r.RELIABLE)  # made best effort, it is not enough
+        heard = [demanding.listen(Image, depth, r.RELIABLE)]
+        heard += [content.listen(kind, topic, qos_profile_sensor_data) for kind, topic in ((Image, depth), (PointCloud2, points))]
+        demanding.wait_until_heard()
+        for number in range(50):
+            demanding.send(number)
+            demanding.spin(0.1)
+            content.spin(0.02)
+            if all(heard):
+                break
+        assert all(heard) and not refused
 
 
 @pytest.fixture(scope="module")

@@ -102,6 +102,19 @@ def test_parameter_files_hold_only_valid_settings(path: Path) -> None:
     assert parameters.node.cameras == tuple(settings["cameras"])
 
 
+def test_every_python_dependency_is_one_of_the_ros_package() -> None:
+    """By a key of rosdep's public list, or by one of our own, which then is not forgotten in either place."""
+    tomllib = pytest.importorskip("tomllib", reason="comes with Python 3.11")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {re.split(r"[<>=]", line)[0] for line in (*project["dependencies"], *project["optional-dependencies"]["onnx"])}
+    public = {"torch": "pytorch-pip", "numpy": "numpy", "opencv-python-headless": "opencv", "pyyaml": "yaml", "tqdm": "tqdm"}
+    public |= {"rich": "rich", "onnxruntime": "onnxruntime-pip"}
+    ours = {name: f"{name.replace('_', '-')}-pip" for name in needed - set(public)}
+    package = (ROOT / "package.xml").read_text()
+    assert all(f"<exec_depend>python3-{key}</exec_depend>" in package for key in (public | ours).values())
+    assert set(yaml.safe_load((ROOT / "requirements" / "rosdep.yaml").read_text())) == {f"python3-{key}" for key in ours.values()}
+
+
 def test_rviz_shows_topics_that_are_published() -> None:
     layout = yaml.safe_load((ROOT / "config" / "da3.rviz").read_text())["Visualization Manager"]
     topics = {display["Topic"]["Value"] for display in layout["Displays"] if "Topic" in display}

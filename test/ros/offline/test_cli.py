@@ -157,6 +157,21 @@ def test_images_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert complaint in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("module", "arguments", "remedy"),
+    [("rerun", ("bag", "IN", "OUT", "--rerun", "OUT.rrd"), "rerun-sdk"), ("trimesh", ("images", "a.png", "OUT"), "trimesh")],
+)
+def test_a_missing_library_is_said_at_once_and_with_its_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, module: str, arguments: Any, remedy: str
+) -> None:
+    monkeypatch.chdir(bags.write_ros2(tmp_path / "IN", bags.robot(1)).parent)
+    cv2.imwrite("a.png", bags.picture(0))
+    monkeypatch.setitem(sys.modules, module, None)
+    assert run(*arguments, *TINY) == 1
+    assert f"{module} is not installed: pip install {remedy}" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["IN", "a.png"]
+
+
 def test_bench_prints_a_table_and_writes_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = tmp_path / "bench.json"
     assert run("bench", "--cpu", "--engine", "eager", "--views", 1, 2, "--size", 28, 42, "--frames", 2, "--json", figures) == 0

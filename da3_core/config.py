@@ -31,6 +31,12 @@ class ModelConfig:
     model: str = setting("da3-nano", "preset, Hub name or folder of a checkpoint", read_only=True)
     engine: str = setting("auto", "what runs the network", choices=("auto", "eager", "compiled", "onnx", "tensorrt"), read_only=True)
     device: str = setting("auto", "auto, cpu, cuda or cuda:N", read_only=True)
+    precision: str = setting(
+        "auto",
+        "of the network; auto: fp32 on a CPU, on a GPU fp16 in TensorRT and bf16 elsewhere",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        read_only=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,8 @@ def load_engine(config: OfflineConfig, untrained: bool = False) -> Engine:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = load_model(config.model.model, weights=None if untrained else "auto")
-    return make_engine(config.model.engine, model, config.model.device, config.stream.window.views)
+    what = config.model
+    return make_engine(what.engine, model, what.device, config.stream.window.views, what.precision)
 
 
 def _flat_file(path: Path) -> dict[str, Any]:

@@ -33,10 +33,12 @@ def default_folder() -> Path:
 
 
 class ArtifactCache:
-    """Artifacts of one model."""
+    """Artifacts of one model. Where `rebuild` is set, those that there are already are made anew, each of them once."""
 
-    def __init__(self, model: nn.Module, folder: Path | None = None) -> None:
+    def __init__(self, model: nn.Module, folder: Path | None = None, rebuild: bool = False) -> None:
         self.folder = (folder or default_folder()) / "engines"
+        self._rebuild = rebuild
+        self._made: set[Path] = set()
         self._weights = weights_digest(model)
 
     def get(
@@ -49,12 +51,14 @@ class ArtifactCache:
         """
         folder = self.folder / "-".join([artifact_name(part, inputs), self._weights, file.replace(".", "-")])
         made_for = {"code": code_digest(), "torch": torch.__version__, **made_for}
-        if reason := _stale(folder, made_for):
+        asked_to = self._rebuild and folder not in self._made
+        if reason := "it is asked for" if asked_to else _stale(folder, made_for):
             logger.info("building %s: %s", folder, reason)
             try:
-                _write(folder, file, made_for, make)
+                _write(folder, file, made_for, make, replace=asked_to)
             except OSError as error:
                 raise ProgramError(f"{error}: set DA3_CACHE_DIR to a folder with room that can be written") from error
+            self._made.add(folder)
         return folder / file
 
 
@@ -110,13 +114,13 @@ def _checksum(path: Path) -> int:
     return checksum
 
 
-def _write(folder: Path, file: str, made_for: Mapping[str, str], make: Callable[[Path], object]) -> None:
+def _write(folder: Path, file: str, made_for: Mapping[str, str], make: Callable[[Path], object], replace: bool) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
     try:
         make(unfinished / file)
         (unfinished / NOTE).write_text(json.dumps({**made_for, "files": _checksums(unfinished)}, indent=1))
-        if _stale(folder, made_for):  # else another process was faster
+        if replace or _stale(folder, made_for):  # else another process was faster
             shutil.rmtree(folder, ignore_errors=True)
             unfinished.rename(folder)
     finally:

@@ -11,18 +11,24 @@ from typing import Literal, cast
 
 import torch
 
+from da3_core.engines import tensorrt, torch_tensorrt
 from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.compiled import AheadOfTime, JustInTime
+from da3_core.engines.graphs import GraphFiles
 from da3_core.engines.incremental import AnyViewEngine, MonoEngine, NestedEngine
 from da3_core.engines.onnx import NEEDS, OnnxRuntime
+from da3_core.engines.parity import Checked
 from da3_core.engines.programs import Backend, Eager, Programs
 from da3_core.engines.recorded import Recorded
+from da3_core.engines.tensorrt import TensorRT
+from da3_core.engines.torch_tensorrt import TorchTensorRT
 from da3_core.model.checkpoint import Model
 from da3_core.model.da3 import AnyView, Mono
+from da3_core.model.dpt import Size
 
 Name = Literal["auto", "eager", "compiled", "onnx", "tensorrt"]
 ENGINES: tuple[Name, ...] = ("auto", "eager", "compiled", "onnx", "tensorrt")
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 logger = logging.getLogger(__name__)
 
@@ -34,28 +40,42 @@ def make_engine(
     views: int = 4,
     precision: str = "auto",
     cache_dir: Path | None = None,
+    rebuild: bool = False,
 ) -> AnyViewEngine | MonoEngine | NestedEngine:
     """The engine `name`, or with "auto" the best that works here, for a model of `da3_core.load_model`, which it copies to `device`.
 
-    views: of a full window, which it is built for. precision: of backbone and heads, "auto" for bfloat16 on a GPU and float32 elsewhere.
-    What is built is kept in `cache_dir`, see `default_folder`. Raises ValueError, naming those there are, when there is no such engine
-    or precision, or the device is not one that the engine runs on.
+    views: of a full window, which it is built for. precision: of backbone and heads, "auto" for float32 on a CPU, and on a GPU for float16
+    in TensorRT and bfloat16 elsewhere. What is built is kept in `cache_dir`, see `default_folder`, and made anew where `rebuild` is set.
+    Raises ValueError, naming those there are, when there is no such engine or precision, or the device is not one that the engine runs on.
     """
     where = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     chosen, reason = choose(name, where)
     logger.info("engine %s on %s: %s", chosen, where, reason)
-    dtype = _dtype(precision, where)
-    cache = ArtifactCache(model, cache_dir)
+    dtype = _dtype(precision, chosen, where)
+    cache = ArtifactCache(model, cache_dir, rebuild)
     programs = Programs(backends(chosen, where, cache), _plain(where), reason)
     return _engine(in_precision(copy.deepcopy(model).eval().to(where), dtype), programs, views)
+
+
+def export_graphs(model: Model, folder: Path, views: int, size: Size, wanted: int = 1, precision: str = "fp16") -> list[Path]:
+    """Writes the parts of an engine for full windows of `views` images of `size` (H, W), `wanted` of them with depth; gives their folders.
+
+    Each has part.onnx, strongly typed, and reference.safetensors: inputs, and what PyTorch gives for them in float32. The parts are those
+    of `halves`. Raises FileExistsError where there is such a folder already.
+    """
+    dtype, cpu, files = _dtype(precision, "tensorrt", torch.device("cpu")), torch.device("cpu"), GraphFiles(folder)
+    _engine(in_precision(copy.deepcopy(model).eval().to(cpu), dtype), Programs([files], Eager(cpu)), views).prepare(size, wanted)
+    return files.folders
 
 
 def choose(name: str, device: torch.device) -> tuple[Name, str]:
     """The engine that "auto" stands for, and why. Raises ValueError, saying what helps, where `name` cannot be."""
     if name not in ENGINES:
         raise ValueError(f"there is no engine {name!r}: take one of {', '.join(ENGINES)}")
-    if name == "tensorrt":
-        raise ValueError("this version has no tensorrt engine: take auto, which is compiled on a GPU and onnx on a CPU")
+    if name == "tensorrt" and device.type != "cuda":
+        raise ValueError("the tensorrt engine runs on a GPU: take the engine auto, or on a machine with a GPU device cuda")
+    if name == "tensorrt" and not (tensorrt.installed() or torch_tensorrt.installed()):
+        raise ValueError(f"the tensorrt engine needs TensorRT: {tensorrt.NEEDS}; or take the engine compiled")
     if name == "onnx" and device.type != "cpu":
         raise ValueError("the onnx engine runs on the CPU: take device cpu, or the engine compiled")
     missing = [module for module in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(module) is None]
@@ -63,6 +83,8 @@ def choose(name: str, device: torch.device) -> tuple[Name, str]:
         raise ValueError(f"the onnx engine needs {', '.join(missing)}: {NEEDS}, or take the engine eager")
     if name != "auto":
         return cast(Name, name), "asked for"
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None and tensorrt.installed():
+        return "tensorrt", "there is a GPU, and TensorRT, but no Triton to compile with"
     if device.type == "cuda":
         return "compiled", "there is a GPU"
     if missing:
@@ -73,7 +95,14 @@ def choose(name: str, device: torch.device) -> tuple[Name, str]:
 def backends(name: Name, device: torch.device, cache: ArtifactCache) -> list[Backend]:
     """What runs the prepared windows, best first; plain PyTorch stands behind them all."""
     compiled: list[Backend] = [AheadOfTime(cache, device), JustInTime(cache, device)]
-    found: dict[str, Sequence[Backend]] = {"eager": [], "onnx": [OnnxRuntime(cache)], "compiled": compiled}
+    foreign: list[Backend] = [TorchTensorRT(cache, device)] if torch_tensorrt.installed() else []
+    foreign += [TensorRT(cache, device)] if tensorrt.installed() else []
+    found: dict[str, Sequence[Backend]] = {
+        "eager": [],
+        "onnx": [OnnxRuntime(cache)],
+        "compiled": compiled,
+        "tensorrt": [*(Checked(backend, cache) for backend in foreign), *compiled],
+    }
     return [Recorded(backend, device) if device.type == "cuda" else backend for backend in found[name]]
 
 
@@ -87,9 +116,11 @@ def in_precision(model: Model, dtype: torch.dtype) -> Model:
     return model
 
 
-def _dtype(precision: str, device: torch.device) -> torch.dtype:
+def _dtype(precision: str, engine: Name, device: torch.device) -> torch.dtype:
+    if precision == "auto" and device.type != "cuda":
+        return torch.float32
     if precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        return torch.float16 if engine == "tensorrt" else torch.bfloat16
     if precision not in PRECISIONS:
         raise ValueError(f"there is no precision {precision!r}: take auto, {', '.join(PRECISIONS)}")
     return PRECISIONS[precision]

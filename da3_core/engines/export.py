@@ -6,26 +6,43 @@ import contextlib
 import logging
 import operator
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 OPSET = 20
 FOLDED_PREFIX = "folded_"
+KEPT_IN_FLOAT32 = (torch.ops.aten.layer_norm.default,)  # of a half network, beside what networks compute in float32 of their own accord
 LARGEST_SINGLE_FILE = 1_500_000_000  # bytes of weights; protobuf ends at 2 GB
 
 
-def export(part: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
-    """The graph of a part for inputs like these. Resampled position grids, rotary tables and embeddings are constants in it."""
+def export(part: nn.Module, inputs: Sequence[Tensor], in_float32: Collection[OpOverload] = ()) -> ExportedProgram:
+    """The graph of a part for inputs like these. Resampled position grids, rotary tables and embeddings are constants in it.
+
+    in_float32: operations that compute in float32 and give what they gave before, for compilers that would take the types literally.
+    """
     with torch.no_grad():
         graph = torch.export.export(part, tuple(inputs), strict=False).module()
         fold_constants(graph)
+        for node in graph.graph.nodes:
+            if node.target in in_float32:
+                node.target = _in_float32(node.target)
+        graph.recompile()
         return torch.export.export(graph, tuple(inputs), strict=False)
+
+
+def _in_float32(operation: OpOverload) -> Callable[..., Tensor]:
+    def float32_operation(x: Tensor, *others: Any) -> Tensor:
+        y: Tensor = operation(x.float(), *(z.float() if isinstance(z, Tensor) else z for z in others))
+        return y.to(x.dtype)
+
+    return float32_operation
 
 
 def fold_constants(module: GraphModule) -> None:
@@ -50,9 +67,13 @@ def fold_constants(module: GraphModule) -> None:
     module.recompile()
 
 
-def write_onnx(part: nn.Module, inputs: Sequence[Tensor], path: Path) -> None:
-    """An ONNX graph of a part. Large weights lie in a second file beside it."""
-    program = export(part, inputs)
+def write_onnx(part: nn.Module, inputs: Sequence[Tensor], path: Path, opset: int = OPSET, strongly_typed: bool = False) -> None:
+    """An ONNX graph of a part. Large weights lie in a second file beside it.
+
+    strongly_typed: for runtimes that compute in the types that the graph says and convert no operation that they do not know: types are
+    spelled out, and what follows from shapes is worked out beforehand, which takes half as long again.
+    """
+    program = export(part, inputs, in_float32=KEPT_IN_FLOAT32 if strongly_typed else ())
     weights = sum(x.numel() * x.element_size() for x in part.parameters())
     with _quiet(), torch.no_grad():
         torch.onnx.export(
@@ -60,9 +81,9 @@ def write_onnx(part: nn.Module, inputs: Sequence[Tensor], path: Path) -> None:
             (),
             path,
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=opset,
             external_data=weights > LARGEST_SINGLE_FILE,
-            optimize=False,  # its rewriting takes half of the time; runtimes do their own
+            optimize=strongly_typed,  # rewriting takes half of the time; onnxruntime does its own
             verbose=False,
         )
 

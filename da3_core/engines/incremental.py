@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from da3_core.engines.examples import example_cameras, example_images
 from da3_core.engines.halves import DecodeWindow, EncodeViews, GivenCameras, LearnedCameras, PredictViews
 from da3_core.engines.inputs import given_cameras, on_host, scene_on_host
 from da3_core.engines.programs import Programs
@@ -29,7 +30,7 @@ class KeptViews:
         """Prepares programs for one new view of `size` and for `together` of them, and makes room for `capacity` views."""
         self._encode, self._programs, self._size, self._together = encode, programs, size, together
         for views in sorted({1, together}):
-            programs.prepare(encode, _blank(views, size))
+            programs.prepare(encode, example_images(views, size))
         self._make_ring(capacity)
 
     @property
@@ -50,11 +51,18 @@ class KeptViews:
                 self._ring.keep(ids[i], [x[j] for x in encoded], ids)
         return torch.tensor(self._ring.slots(ids))
 
+    def fill(self) -> tuple[Tensor, ...]:
+        """`kept` with example images in all slots, which stay free: what programs of a window are built with."""
+        for i, image in enumerate(example_images(self._ring.capacity, self._size)):
+            self._ring.keep(i, [x[0] for x in self._programs(self._encode, image.unsqueeze(0))], [])
+        self._ring.clear()
+        return self._ring.kept
+
     def clear(self) -> None:
         self._ring.clear()
 
     def _make_ring(self, capacity: int) -> None:
-        self._ring = ViewRing(capacity, self._programs(self._encode, _blank(1, self._size)))
+        self._ring = ViewRing(capacity, self._programs(self._encode, example_images(1, self._size)))
 
 
 class AnyViewEngine:
@@ -82,9 +90,9 @@ class AnyViewEngine:
         self._size = size
         self._learned, self._given, self._decode = LearnedCameras(model), GivenCameras(model, size), DecodeWindow(model, size)
         self._views_kept = KeptViews(EncodeViews(model), programs, self.views, size, wanted)
-        tokens, class_tokens, *early = self._views_kept.kept
+        tokens, class_tokens, *early = self._views_kept.fill()
         slots = torch.arange(self.views)
-        programs.prepare(self._given, torch.eye(4).expand(self.views, 4, 4), torch.eye(3).expand(self.views, 3, 3), small=True)
+        programs.prepare(self._given, *example_cameras(self.views, size), small=True)
         programs.prepare(self._learned, slots, class_tokens, small=True)
         (camera_tokens,) = programs(self._learned, slots, class_tokens)
         programs.prepare(self._decode, slots, slots[:wanted], camera_tokens, tokens, *early)
@@ -160,6 +168,7 @@ class NestedEngine:
 
     def __init__(self, any_view: AnyViewEngine, metric: MonoEngine) -> None:
         self.any_view, self.metric = any_view, metric
+        self.programs = any_view.programs  # of both
 
     @property
     def description(self) -> str:
@@ -183,10 +192,6 @@ class NestedEngine:
         """See `Engine`."""
         self.any_view.reset()
         self.metric.reset()
-
-
-def _blank(views: int, size: Size) -> Tensor:
-    return torch.zeros(views, 3, *size, dtype=torch.uint8)
 
 
 def _size(views: Sequence[View]) -> Size:

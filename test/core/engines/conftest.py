@@ -54,9 +54,20 @@ def random_views(count: int, size: tuple[int, int], seed: int = 0) -> list[View]
     return views
 
 
-@pytest.fixture
-def tiny_of() -> Callable[[ModelConfig], Model]:
-    return tiny_model
+def shallow_model(preset: str) -> Model:
+    """Networks of four blocks, two of which see the window where there is one, and of one block where there are cameras."""
+    config = PRESETS[preset]
+    assert isinstance(config, AnyViewConfig | MonoConfig)
+    start = None if isinstance(config, MonoConfig) else 2
+    backbone = dataclasses.replace(config.backbone, depth=4, out_layers=(0, 1, 2, 3), alt_start=start, qknorm_start=start, rope_start=start)
+    if isinstance(config, AnyViewConfig):
+        return tiny_model(dataclasses.replace(config, backbone=backbone, camera_encoder_depth=1))
+    return tiny_model(dataclasses.replace(config, backbone=backbone))
+
+
+@pytest.fixture(scope="session")
+def shallow_of() -> Callable[[str], Model]:
+    return shallow_model
 
 
 @pytest.fixture

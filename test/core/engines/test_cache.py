@@ -66,6 +66,14 @@ def test_what_was_made_for_something_else_is_built_anew(tmp_path: Path, key: str
     assert build.built == 2
 
 
+def test_what_is_there_is_built_anew_once_where_that_is_asked_for(tmp_path: Path) -> None:
+    build, part = Builder(), network()
+    ArtifactCache(part, tmp_path).get(part, INPUTS, FILE, MADE_FOR, build)
+    cache = ArtifactCache(part, tmp_path, rebuild=True)
+    paths = {cache.get(part, INPUTS, FILE, MADE_FOR, build) for _ in range(2)}
+    assert build.built == 2 and [path.read_bytes() for path in paths] == [b"code" * 1000]
+
+
 def test_other_weights_and_other_shapes_lie_beside_each_other(tmp_path: Path) -> None:
     build = Builder()
     paths = set()

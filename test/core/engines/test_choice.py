@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import types
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,18 @@ import torch
 from da3_core.config import ModelConfig
 from da3_core.engines import ENGINES, AnyViewEngine, make_engine
 from da3_core.engines.choice import choose
+from da3_core.engines.tensorrt import MODULES
 from da3_core.model.checkpoint import Model
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...]) -> None:
+    """As if these compilers were installed and no others."""
+    for name in (*MODULES, "torch_tensorrt", "triton"):
+        module = types.ModuleType(name)
+        module.__spec__ = ModuleSpec(name, None)
+        monkeypatch.setitem(sys.modules, name, module if name in installed else None)
 
 
 def test_the_engines_are_those_of_the_settings() -> None:
@@ -29,8 +40,24 @@ def test_auto_takes_onnx_on_a_cpu_and_says_why(model_of: Callable[[str], Model],
     assert "no GPU" in engine.description and "onnxruntime" in engine.description
 
 
-def test_auto_compiles_on_a_gpu() -> None:
-    assert choose("auto", GPU) == ("compiled", "there is a GPU")
+@pytest.mark.parametrize(
+    ("installed", "expected"),
+    [(("tensorrt",), "tensorrt"), (("triton",), "compiled"), (("tensorrt", "triton"), "compiled"), ((), "compiled")],
+)
+def test_auto_compiles_on_a_gpu_unless_there_is_tensorrt_and_no_compiler(
+    installed: tuple[str, ...], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, installed)
+    name, reason = choose("auto", GPU)
+    assert name == expected and "there is a GPU" in reason
+
+
+def test_without_tensorrt_its_engine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, ())
+    with pytest.raises(ValueError, match=r"needs TensorRT: .*JetPack.* or take the engine compiled"):
+        choose("tensorrt", GPU)
+    pretend(monkeypatch, ("torch_tensorrt",))
+    assert choose("tensorrt", GPU) == ("tensorrt", "asked for")
 
 
 def test_without_onnxruntime_auto_is_eager_and_onnx_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,8 +73,7 @@ def test_without_onnxruntime_auto_is_eager_and_onnx_is_refused(monkeypatch: pyte
     [
         ("fastest", CPU, "no engine 'fastest': take one of auto, eager"),
         ("onnx", GPU, "runs on the CPU: take device cpu, or the engine compiled"),
-        ("tensorrt", CPU, "no tensorrt engine: take auto"),
-        ("tensorrt", GPU, "no tensorrt engine: take auto"),
+        ("tensorrt", CPU, "runs on a GPU: take the engine auto"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_remedy(name: str, device: torch.device, complaint: str) -> None:
@@ -56,12 +82,12 @@ def test_what_cannot_be_is_refused_with_a_remedy(name: str, device: torch.device
 
 
 def test_an_unknown_precision_is_refused_with_those_there_are(model_of: Callable[[str], Model], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no precision 'int3': take auto, float32, bfloat16, float16"):
+    with pytest.raises(ValueError, match="no precision 'int3': take auto, fp32, bf16, fp16"):
         make_engine("eager", model_of("da3-nano"), "cpu", precision="int3", cache_dir=tmp_path)
 
 
 def test_the_model_that_was_given_stays_as_it_is(model_of: Callable[[str], Model], tmp_path: Path) -> None:
     model = model_of("da3-nano")
-    engine = make_engine("eager", model, "cpu", precision="bfloat16", cache_dir=tmp_path)
+    engine = make_engine("eager", model, "cpu", precision="bf16", cache_dir=tmp_path)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert isinstance(engine, AnyViewEngine) and engine.dtype is torch.bfloat16

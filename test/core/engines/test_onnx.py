@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from da3_core.engines import FullRecompute, make_engine
-from da3_core.model import PRESETS
 from da3_core.model.checkpoint import Model
-from da3_core.model.presets import AnyViewConfig, ModelConfig, MonoConfig
 from da3_core.types import View
 
 from .same import assert_same
@@ -26,22 +23,6 @@ SIZE = (28, 42)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One cache for the module: exporting takes seconds, and what one test exports the next one finds."""
     return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def shallow_of(tiny_of: Callable[[ModelConfig], Model]) -> Callable[[str], Model]:
-    """Networks of four blocks, two of which see the window where there is one."""
-
-    def shallow(preset: str) -> Model:
-        config = PRESETS[preset]
-        assert isinstance(config, (AnyViewConfig, MonoConfig))
-        start = None if isinstance(config, MonoConfig) else 2
-        backbone = dataclasses.replace(
-            config.backbone, depth=4, out_layers=(0, 1, 2, 3), alt_start=start, qknorm_start=start, rope_start=start
-        )
-        return tiny_of(dataclasses.replace(config, backbone=backbone))
-
-    return shallow
 
 
 def artifacts(folder: Path) -> dict[Path, int]:

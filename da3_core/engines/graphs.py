@@ -1,0 +1,36 @@
+"""A network's parts as ONNX files, to build engines from elsewhere: with trtexec, on another machine, in another language."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from da3_core.engines.cache import artifact_name
+from da3_core.engines.parity import write_reference
+from da3_core.engines.programs import Eager, Program
+from da3_core.engines.tensorrt import write_strongly_typed
+
+GRAPH, REFERENCE = "part.onnx", "reference.safetensors"
+
+
+class GraphFiles:
+    """Writes parts into folders of their own, and runs them in PyTorch."""
+
+    name = "onnx files"
+    runs_small_parts = True
+
+    def __init__(self, folder: Path) -> None:
+        self.folders: list[Path] = []
+        self._folder = folder
+
+    def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
+        """See `Backend`. Raises FileExistsError where there is such a folder already."""
+        folder = self._folder / artifact_name(part, inputs)
+        folder.mkdir(parents=True)
+        write_strongly_typed(part, inputs, folder / GRAPH)
+        write_reference(part, inputs, folder / REFERENCE)
+        self.folders.append(folder)
+        return Eager(torch.device("cpu")).build(part, inputs)

@@ -1,0 +1,67 @@
+"""What TensorRT is given: the graphs in onnxruntime against PyTorch, and in TensorRT's own parser and builder. No engine runs here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from da3_core.engines.choice import export_graphs
+from da3_core.engines.graphs import GRAPH, REFERENCE
+from da3_core.engines.parity import worst_error
+from da3_core.engines.programs import Program
+from da3_core.engines.tensorrt import import_tensorrt, plan_from_onnx
+from da3_core.model.checkpoint import Model
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+SIZE, VIEWS = (28, 42), 3
+CAPABILITIES = [(8, 6), (8, 9), (12, 0)]
+OF_WINDOWS = ["EncodeViews", "GivenCameras", "LearnedCameras", "DecodeWindow"]
+CASES = {  # the other presets have the same operations in other sizes; da3-giant has another feed-forward part
+    ("da3-nano", "fp32"): OF_WINDOWS,
+    ("da3-giant", "fp16"): OF_WINDOWS,
+    ("da3metric-nano", "fp32"): ["PredictViews"],
+    ("da3metric-nano", "fp16"): ["PredictViews"],
+}
+TOLERANCE = {"fp32": 2e-5, "fp16": 1e-2}
+
+
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
+def case(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shallow_of: Callable[[str], Model]
+) -> tuple[str, str, list[Path]]:
+    """Preset, precision and the folders that its parts lie in."""
+    preset, precision = request.param
+    folder = tmp_path_factory.mktemp(f"{preset}-{precision}")
+    return preset, precision, export_graphs(shallow_of(preset), folder, VIEWS, SIZE, precision=precision)
+
+
+def run_by_onnxruntime(path: Path) -> Program:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [node.name for node in session.get_inputs()]
+
+    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(map(torch.from_numpy, session.run(None, {name: x.numpy() for name, x in zip(names, inputs, strict=True)})))
+
+    return run
+
+
+def test_every_part_gives_in_onnxruntime_what_pytorch_gives_in_float32(case: tuple[str, str, list[Path]]) -> None:
+    preset, precision, folders = case
+    assert [folder.name.split("-")[0] for folder in folders] == CASES[preset, precision]
+    for folder in folders:
+        error, _ = worst_error(run_by_onnxruntime(folder / GRAPH), folder / REFERENCE)
+        assert error < TOLERANCE[precision], folder.name
+
+
+def test_tensorrt_builds_an_engine_of_every_part_for_every_chip(case: tuple[str, str, list[Path]]) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX has no wheel here: it builds engines without a GPU")
+    trt, log = import_tensorrt()
+    for folder in case[2]:
+        assert len(plan_from_onnx(trt, log, folder / GRAPH, CAPABILITIES)) > 1000, folder.name

@@ -40,7 +40,7 @@ SUCCESS, ERROR = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.ERRO
 def load_engine(parameters: Parameters) -> Engine:
     """The network and what runs it; built for full windows of the images' size where that is set, else by the first image."""
     node, config = parameters.node, parameters.model
-    engine = make_engine(config.engine, load_model(config.model), config.device, parameters.stream.window.views)
+    engine = make_engine(config.engine, load_model(config.model), config.device, parameters.stream.window.views, config.precision)
     if node.image_width_px and node.image_height_px:
         preprocess = parameters.stream.preprocess
         width_px, height_px = plan_resize(node.image_width_px, node.image_height_px, preprocess.size, preprocess.resize).network
@@ -67,6 +67,8 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         super().__init__("da3", **options)
         self._load = load
         self._settings = declare(self)
+        if self._settings.node.build_only and not (self._settings.node.image_width_px and self._settings.node.image_height_px):
+            raise ValueError("build_only builds the engine for images of one size: set image_width_px and image_height_px")
         self._health = Health(self._settings.node.cameras, self._log)
         self._session: Session | None = None
         self._run: LiveRun | None = None
@@ -187,8 +189,8 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         self._restart.cancel()  # on_error sets it
         if not self._settings.node.autostart or self.trigger_configure() != SUCCESS:
             return
-        if self._settings.node.build_only:
-            self.get_logger().info("the engine is built")
+        if self._settings.node.build_only and self._session is not None:
+            self.get_logger().info(f"the engine is built: {self._session.engine.description}")
             rclpy.try_shutdown(context=self.context)
             return
         self.trigger_activate()

@@ -114,6 +114,12 @@ def test_a_signal_ends_it_in_time_even_while_the_engine_is_built(start_node: Sta
 
 
 def test_build_only_builds_the_engine_and_ends(start_node: StartNode) -> None:
-    node = start_node(build_only=True)
+    node = start_node(build_only=True, image_width_px=64, image_height_px=48)
     assert node.process.wait(90) == 0
-    assert "the engine is built" in node.log
+    assert "the engine is built: " in node.log
+
+
+def test_build_only_asks_for_the_size_to_build_for(start_node: StartNode) -> None:
+    node = start_node(build_only=True, image_width_px=64)
+    assert node.process.wait(90) == 1
+    assert "set image_width_px and image_height_px" in node.log

@@ -22,6 +22,7 @@ from .engines.bench import as_json as bench_as_json
 from .engines.bench import bench_preset
 from .engines.bench import table as bench_table
 from .engines.choice import choose as choose_engine
+from .engines.choice import export_graphs
 from .evaluation.depth import depth_metrics
 from .evaluation.run import evaluate_scenes
 from .evaluation.trajectory import TrajectoryErrors, trajectory_errors
@@ -105,6 +106,7 @@ __all__ = [
     "choose_engine",
     "depth_metrics",
     "evaluate_scenes",
+    "export_graphs",
     "interpolate_rigid",
     "invert_rigid",
     "is_restart",

@@ -158,6 +158,35 @@ def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     return 0
 
 
+def _engine(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
+    parser.add_argument("what", choices=("build", "export"), help="build: for this machine, kept on disk; export: ONNX files, for others")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("da3_engine"), help="of the ONNX files (default: da3_engine)")
+    parser.add_argument("--model", default="da3-nano", help="preset, Hub name or folder of a checkpoint (default: da3-nano)")
+    parser.add_argument("--views", type=_positive, default=4, metavar="N", help="in a full window (default: 4)")
+    parser.add_argument("--size", type=_size, default=(252, 336), metavar="HxW", help="of the network's images (default: 252x336)")
+    parser.add_argument("--cameras", type=_positive, default=1, metavar="N", help="images that want depth at once (default: 1)")
+    parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: auto, which for TensorRT is fp16)")
+    parser.add_argument("--engine", default="tensorrt", help="what to build for (default: tensorrt)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--force", action="store_true", help="anew, where there is one already")
+    _add_untrained(parser)
+    given = parser.parse_args(rest)
+    from da3_core import export_graphs, make_engine
+
+    from .flags import load_network
+
+    model = load_network(given.model, given.untrained)
+    if given.what == "export":
+        precision = "fp16" if given.precision == "auto" else given.precision
+        folders = export_graphs(model, given.folder, given.views, given.size, given.cameras, precision, given.force)
+        print("\n".join(f"{folder}/part.onnx" for folder in folders))
+        return 0
+    engine = make_engine(given.engine, model, given.device, given.views, given.precision, rebuild=given.force)
+    engine.prepare(given.size, given.cameras)
+    print(engine.description)
+    return 1 if engine.programs.refusals else 0
+
+
 def _bench(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     parser.add_argument("--model", default="da3-nano", metavar="PRESET", help="any-view preset, with random weights (default: da3-nano)")
     parser.add_argument("--engine", default="auto", help="what runs the network (default: auto)")
@@ -215,6 +244,13 @@ def _positive(text: str) -> int:
     return number
 
 
+def _size(text: str) -> tuple[int, int]:
+    height, cross, width = text.partition("x")
+    if not (cross and height.isdecimal() and width.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text} is no size: give height and width, like 280x504")
+    return int(height), int(width)
+
+
 def _log_to_terminal(debug: bool) -> None:
     level = logging.DEBUG if debug else logging.INFO
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
@@ -229,6 +265,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser, Sequence[str]], int
     "images": (_images, "depth and a cloud for pictures or a video"),
     "train": (_train, "run a training of the paper"),
     "eval": (_eval, "measure a model on rendered worlds"),
+    "engine": (_engine, "build what runs a network, before the first drive"),
     "bench": (_bench, "what a new frame costs here"),
     "info": (_info, "models, devices, engines and versions"),
 }

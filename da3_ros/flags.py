@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import yaml
 
-from da3_core import Engine, ModelConfig, StreamConfig, load_model, make_engine, replace_setting, settings
+from da3_core import Engine, Model, ModelConfig, StreamConfig, load_model, make_engine, replace_setting, settings
 
 from .to_msg import OutputConfig
 
@@ -66,13 +66,17 @@ def read_settings(arguments: argparse.Namespace, defaults: OfflineConfig) -> Off
     return config
 
 
-def load_engine(config: OfflineConfig, untrained: bool = False) -> Engine:
-    """The network and what runs it; untrained: random weights, the same every time. Raises ValueError saying what is missing."""
+def load_network(name: str, untrained: bool = False) -> Model:
+    """The network; untrained: with random weights, the same every time. Raises ValueError saying what is missing."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = load_model(config.model.model, weights=None if untrained else "auto")
+        return load_model(name, weights=None if untrained else "auto")
+
+
+def load_engine(config: OfflineConfig, untrained: bool = False) -> Engine:
+    """The network and what runs it, see `load_network`."""
     what = config.model
-    return make_engine(what.engine, model, what.device, config.stream.window.views, what.precision)
+    return make_engine(what.engine, load_network(what.model, untrained), what.device, config.stream.window.views, what.precision)
 
 
 def _flat_file(path: Path) -> dict[str, Any]:

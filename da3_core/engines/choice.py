@@ -57,13 +57,15 @@ def make_engine(
     return _engine(in_precision(copy.deepcopy(model).eval().to(where), dtype), programs, views)
 
 
-def export_graphs(model: Model, folder: Path, views: int, size: Size, wanted: int = 1, precision: str = "fp16") -> list[Path]:
+def export_graphs(
+    model: Model, folder: Path, views: int, size: Size, wanted: int = 1, precision: str = "fp16", replace: bool = False
+) -> list[Path]:
     """Writes the parts of an engine for full windows of `views` images of `size` (H, W), `wanted` of them with depth; gives their folders.
 
     Each has part.onnx, strongly typed, and reference.safetensors: inputs, and what PyTorch gives for them in float32. The parts are those
-    of `halves`. Raises FileExistsError where there is such a folder already.
+    of `halves`. Raises FileExistsError where there is such a folder already, unless `replace` is set.
     """
-    dtype, cpu, files = _dtype(precision, "tensorrt", torch.device("cpu")), torch.device("cpu"), GraphFiles(folder)
+    dtype, cpu, files = _dtype(precision, "tensorrt", torch.device("cpu")), torch.device("cpu"), GraphFiles(folder, replace)
     _engine(in_precision(copy.deepcopy(model).eval().to(cpu), dtype), Programs([files], Eager(cpu)), views).prepare(size, wanted)
     return files.folders
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,15 +24,22 @@ class GraphFiles:
     name = "onnx files"
     runs_small_parts = True
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, replace: bool = False) -> None:
         self.folders: list[Path] = []
-        self._folder = folder
+        self._folder, self._replace = folder, replace
 
     def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
-        """See `Backend`. Raises FileExistsError where there is such a folder already."""
+        """See `Backend`. Raises FileExistsError where there is such a folder already, unless it may be replaced."""
         folder = self._folder / artifact_name(part, inputs)
-        folder.mkdir(parents=True)
-        write_strongly_typed(part, inputs, folder / GRAPH)
-        write_reference(part, inputs, folder / REFERENCE)
+        if folder.exists() and not self._replace:
+            raise FileExistsError(f"{folder} is there already: --force replaces it")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix=".unfinished-") as unfinished:
+            written = Path(unfinished) / folder.name
+            written.mkdir()
+            write_strongly_typed(part, inputs, written / GRAPH)
+            write_reference(part, inputs, written / REFERENCE)
+            shutil.rmtree(folder, ignore_errors=True)
+            written.rename(folder)
         self.folders.append(folder)
         return Eager(torch.device("cpu")).build(part, inputs)

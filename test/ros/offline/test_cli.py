@@ -224,3 +224,34 @@ def test_help_comes_at_once() -> None:
     out = subprocess.run([sys.executable, "-m", "da3_ros", "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert time.perf_counter() - started < 2.0
     assert all(command in out for command in ("bag", "images", "demo", "train", "eval", "info"))
+
+
+ENGINE = ["--untrained", "--size", "28x42", "--views", "2"]
+
+
+def test_an_engine_is_built_and_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("engine", "build", "--engine", "eager", *ENGINE) == 0
+    assert capsys.readouterr().out == "asked for; all by eager\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (["build", "--device", "cpu", *ENGINE], 1, "the tensorrt engine runs on a GPU"),
+        (["build", "--engine", "eager", *ENGINE, "--size", "100x100"], 1, "multiples of 14"),
+        (["build", "--size", "280"], 2, "280 is no size: give height and width, like 280x504"),
+    ],
+)
+def test_an_engine_that_cannot_be_is_refused_with_the_reason(
+    arguments: list[str], code: int, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("engine", *arguments) == code
+    assert complaint in capsys.readouterr().err
+
+
+def test_exported_parts_that_are_there_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    there = tmp_path / "EncodeViews-float16-1x3x28x42" / "part.onnx"
+    there.parent.mkdir()
+    there.write_bytes(b"mine")
+    assert run("engine", "export", tmp_path, *ENGINE) == 1
+    assert there.read_bytes() == b"mine" and "is there already: --force replaces it" in capsys.readouterr().err

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import rclpy
 import torch
+from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
@@ -81,6 +83,8 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         self.create_timer(1.0, self._publish_diagnostics, clock=steady)
         self._restart = self.create_timer(self._settings.node.restart_interval_s, self.start, clock=steady)
         self._restart.cancel()
+        change_state = next(service for service in self.services if service.srv_type is ChangeState)
+        change_state.callback = partial(self._on_change_state, change_state.callback)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/save", self._on_save)
 
@@ -114,6 +118,15 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         if self._settings.node.autostart:
             self._restart.reset()
         return SUCCESS
+
+    def _on_change_state(self, change: Callable[..., Any], request: ChangeState.Request, response: ChangeState.Response) -> Any:
+        """rclpy raises for a transition that the present state does not have, and gives no answer."""
+        try:
+            return change(request, response)
+        except RuntimeError as error:
+            self.get_logger().warning(f"transition refused: {error}")
+            response.success = False
+            return response
 
     def _guarded(self, what: str, transition: Callable[[], None]) -> TransitionCallbackReturn:
         """rclpy swallows exceptions of transitions: here they are told, and lead to on_error."""
@@ -187,8 +200,10 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
     def start(self) -> None:
         """What a lifecycle manager would do, where autostart is set."""
         self._restart.cancel()  # on_error sets it
-        if not self._settings.node.autostart or self.trigger_configure() != SUCCESS:
-            return
+        if self._settings.node.autostart and self._session is None and self.trigger_configure() == SUCCESS:
+            self._go_on()
+
+    def _go_on(self) -> None:
         if self._settings.node.build_only and self._session is not None:
             self.get_logger().info(f"the engine is built: {self._session.engine.description}")
             rclpy.try_shutdown(context=self.context)
@@ -299,6 +314,10 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
             self.trigger_deactivate()  # and on to on_error
 
     # health
+
+    def outlive(self, error: Exception) -> None:
+        """What a callback raised that nobody had thought of."""
+        self._health.raise_fault("callback", f"{type(error).__name__}: {error}", Level.ERROR)
 
     def _log(self, level: Level, text: str) -> None:
         logger = self.get_logger()

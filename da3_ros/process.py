@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 
 import rclpy
 from rclpy.exceptions import ParameterException
@@ -35,14 +34,24 @@ def main(make_node: Callable[[], DepthNode] = DepthNode) -> None:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     node.start()
-    with suppress(ExternalShutdownException):  # build_only
-        executor.spin_until_future_complete(ended)
+    while rclpy.ok() and not ended.done():
+        _spin(executor, node, ended)
     executor.shutdown()
     node.destroy_node()
     rclpy.try_shutdown()
     del node, executor
     gc.collect()  # with the last reference to the node goes its shared memory
     os._exit(0)  # torch alone takes a second to unload
+
+
+def _spin(executor: SingleThreadedExecutor, node: DepthNode, ended: Future) -> None:
+    """Until the end, or until a callback raises, which is told: one message must not take a robot's depth away."""
+    try:
+        executor.spin_until_future_complete(ended)
+    except ExternalShutdownException:
+        return  # build_only
+    except Exception as error:
+        node.outlive(error)
 
 
 def _signal_pipe() -> int:

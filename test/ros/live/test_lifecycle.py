@@ -78,6 +78,8 @@ def test_a_manager_leads_it_through_its_states(start_node: StartNode) -> None:
         assert change(robot, Transition.TRANSITION_ACTIVATE)
         robot.wait_until_heard()
         assert images_after(robot, depth, range(40, 50)) >= 7
+        assert not change(robot, Transition.TRANSITION_CONFIGURE)  # it is active
+        assert state(robot) == State.PRIMARY_STATE_ACTIVE
         owners = [info.node_name for info in robot.node.get_publishers_info_by_topic("/tf")]
         assert owners.count("da3") == 1
 
@@ -94,6 +96,27 @@ def test_autostart_tries_again_until_the_engine_can_be_built(start_node: StartNo
         robot.wait_until_heard()
         robot.wait_for(lambda: "active" in node.log)
     assert node.stop(signal.SIGTERM) < allowed_s()
+
+
+def test_a_manager_may_be_quicker_than_autostart(start_node: StartNode) -> None:
+    node = start_node(prepare=["build_fails"], restart_interval_s=4.0)
+    with closing(r.Robot(node.domain_id)) as robot:
+        robot.wait_for(lambda: "no engine for this machine" in node.log, 30.0)
+        node.heal("build_fails")
+        assert change(robot, Transition.TRANSITION_CONFIGURE)
+        robot.spin(5.0)
+        assert state(robot) == State.PRIMARY_STATE_INACTIVE
+
+
+def test_an_error_that_nobody_thought_of_ends_no_more_than_its_callback(start_node: StartNode) -> None:
+    node = start_node(pose_source="odometry", prepare=["callback_fails"])
+    with closing(r.Robot(node.domain_id)) as robot:
+        depth = robot.listen(Image, "/da3/camera/depth/image")
+        robot.wait_until_heard()
+        robot.drive(range(5))
+        robot.wait_for(lambda: "an injected error of a callback" in node.log)
+        node.heal("callback_fails")
+        assert images_after(robot, depth, range(5, 12)) >= 4
 
 
 def test_a_signal_ends_it_in_time_even_while_the_engine_is_busy(start_node: StartNode) -> None:

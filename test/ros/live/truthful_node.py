@@ -2,7 +2,7 @@
 
 FAULTS is a folder. While it holds a file `fail`, the engine raises (`fail_once`: a single time); while `oom`, windows of more than one
 view run out of memory; `delay` holds the seconds that an image takes; with `build_fails` the engine cannot be
-built, with `slow_build` only in a minute.
+built, with `slow_build` only in a minute; with `callback_fails` the callback of odometry raises.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import world
@@ -45,4 +46,11 @@ def load(parameters: Parameters) -> FallibleEngine:
     return FallibleEngine()
 
 
-main(lambda: DepthNode(load))
+class FallibleNode(DepthNode):
+    def _on_odometry(self, *arguments: Any) -> None:
+        if (FAULTS / "callback_fails").exists():
+            raise ArithmeticError("an injected error of a callback")
+        super()._on_odometry(*arguments)
+
+
+main(lambda: FallibleNode(load))

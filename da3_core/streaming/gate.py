@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -51,11 +52,12 @@ class ImageEvidence:
 
     given: float
     predicted: float
-    given_is_explained: bool  # however few that are, they are most of those that were looked for
+    given_is_explained: bool  # however few that are, they are many of those that were looked for
 
     @property
     def sides_with_given(self) -> bool:
-        return self.given_is_explained or self.given >= self.predicted
+        by_chance = 2 * math.sqrt(self.given + self.predicted)
+        return self.given_is_explained or self.given - self.predicted > by_chance
 
     def __str__(self) -> str:
         return f"{self.given:.0f} tracked points move as given, {self.predicted:.0f} as predicted"

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from da3_core.streaming.predicted import PredictedWindow
 from da3_core.streaming.tracks import Tracks, track
-from da3_core.types import Float32Array, Float64Array
+from da3_core.types import BoolArray, Float32Array, Float64Array
 
 PIXEL_SIGMA = 0.5  # of a track
 DEPTH_SIGMA = 0.2  # of the logarithm of a point's predicted depth, against that of all
@@ -90,6 +90,7 @@ class _Motion:
 
     rotated: Float64Array  # (P, 3) rays
     t_over_depth: Float64Array  # (P, 3)
+    has_depth: BoolArray  # (P,)
     seen: Float64Array  # (P, 2) from the centre
     focal: Float64Array  # (2,)
 
@@ -98,8 +99,11 @@ class _Motion:
         focal, centre = K[[0, 1], [0, 1]], K[:2, 2]
         rays = np.concatenate([(tracks.now - centre) / focal, np.ones((len(tracks.now), 1))], 1)
         column, row = tracks.now.astype(int).T
-        t_over_depth = T_before_now[:3, 3] / depth[row, column, None].astype(np.float64)
-        return cls(rays @ T_before_now[:3, :3].T, t_over_depth, (tracks.before - centre) / PIXEL_SIGMA, focal / PIXEL_SIGMA)
+        z = depth[row, column].astype(np.float64)
+        has_depth = np.isfinite(z) & (z > 0)
+        t_over_depth = T_before_now[:3, 3] / np.where(has_depth, z, 1.0)[:, None]
+        seen = (tracks.before - centre) / PIXEL_SIGMA
+        return cls(rays @ T_before_now[:3, :3].T, t_over_depth, has_depth, seen, focal / PIXEL_SIGMA)
 
     def missed_and_jacobian(self, x: Float64Array) -> tuple[Float64Array, Float64Array]:
         """(P, 2), and (P, 4, 2) by x."""
@@ -122,14 +126,18 @@ class _Motion:
         """The one of these scales at which the tracks are likeliest, given the rotation as it is."""
         parallax = self.t_over_depth * np.exp(-log_scales)[:, None, None]  # (scales, P, 3)
         points = self.rotated + parallax
-        _, likelihood = _misfit(self.missed(points), self.moved(points, parallax))
-        return float(log_scales[np.log((1 - FAR_SHARE) * likelihood + self.far).sum(-1).argmax()])
+        _, near = self._near(self.missed(points), self.moved(points, parallax))
+        return float(log_scales[np.log(near + self.far).sum(-1).argmax()])
 
     def weights(self, missed: Float64Array, j: Float64Array) -> Float64Array:
         """(P,) of points that are where they are predicted: Student's for two degrees of freedom."""
-        squared, likelihood = _misfit(missed, j)
-        near = (1 - FAR_SHARE) * likelihood
+        squared, near = self._near(missed, j)
         return np.asarray(near / (near + self.far) / (1 + squared / 2), np.float64)
+
+    def _near(self, missed: Float64Array, j: Float64Array) -> tuple[Float64Array, Float64Array]:
+        """(..., P) squared distances, and the likelihood of points that are about where they are predicted."""
+        squared, likelihood = _misfit(missed, j)
+        return squared, (1 - FAR_SHARE) * self.has_depth * likelihood
 
     @cached_property
     def far(self) -> Float64Array:

@@ -89,6 +89,17 @@ def test_what_is_seen_through_a_window_does_not_stretch_the_room(room) -> None:
     assert fit.support < 0.7
 
 
+@pytest.mark.parametrize("unknown", [np.nan, 0.0, np.inf])
+def test_pixels_without_depth_say_nothing(room, unknown: float) -> None:
+    T_before, T_now = room.pose(), room.pose(x=0.3)
+    depth = (room.depth(T_now) * UNIT).float().numpy()
+    depth[:, ::3] = unknown
+    exact = true_tracks(room, T_now, T_before)
+    fit = fit_parallax(exact, depth, room.K.numpy(), np.linalg.inv(T_before) @ T_now)
+    assert np.exp(fit.log_scale) == pytest.approx(1 / UNIT, rel=0.02)
+    assert fit.is_good
+
+
 def test_a_rotation_that_is_a_little_off_is_found_and_does_not_spoil_the_scale(room) -> None:
     T_before, T_now = room.pose(), room.pose(z=0.3)
     off_deg = 0.3

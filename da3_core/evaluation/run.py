@@ -16,10 +16,12 @@ from da3_core.model import Model, Mono, metres_from_canonical, normalise_cameras
 from da3_core.model.nested import Nested
 from da3_core.model.reference_view import Strategy
 from da3_core.scenes import Samples, make_samples, seeds
+from da3_core.scenes.kinds import KINDS
 from da3_core.types import Prediction
 
 VIEWS = (1, 2, 4, 8)
 SIZES = ((168, 224), (252, 336))
+SIZED = frozenset(i for i, name in enumerate(KINDS) if name != "object")  # kinds of worlds in which images show how large things are
 FOCALS = ((0.5, 1.5), (0.5, 0.75), (0.75, 1.0), (1.0, 1.25), (1.25, 1.5))  # of the image's width; metric depth must hold over all
 
 
@@ -65,8 +67,9 @@ def evaluate_scenes(
 
     An any-view or nested model is asked with and without the true cameras, for every number of views. Depth of posed windows is
     compared after the scale that the given cameras imply, and once more after one median per scene to tell shape from scale; depth
-    of unposed ones after one median per scene. A metric model, or a nested one, is compared in metres, by focal length; a relative
-    mono model after scale and shift. Networks that see single views are shown single views. Images are rounded to 8 bits. Pose
+    of unposed ones after one median per scene. A metric model, or a nested one, is compared in metres, by focal length, in worlds whose
+    things have their usual sizes (a heap of solids in the void has none); a relative mono model after scale and shift. Networks that
+    see single views are shown single views. Images are rounded to 8 bits. Pose
     accuracy is of every scene, then averaged; see pose.py.
 
     name: stands in the report. sizes: (height, width), multiples of 14. batch: scenes at once. bf16: autocast, as in training.
@@ -93,7 +96,8 @@ def _rows(model: Model, asking: _Asking, batches: Sequence[Tensor], n_views: int
         samples = make_samples(batch, n_views, size, batch.device)
         predictions = {posed: _predict(model, asking, samples, posed) for posed in {q.posed for q in questions}}
         for q in questions:
-            scores[q] += score_scenes(predictions[q.posed], samples, q.alignment)
+            found = score_scenes(predictions[q.posed], samples, q.alignment)
+            scores[q] += [score for score, kind in zip(found, samples.kind.tolist(), strict=True) if q.mode != "metric" or kind in SIZED]
     return [row_from_scores(q.mode, q.alignment, n_views, size, scores[q], focal) for q in questions for focal in q.focals]
 
 

@@ -53,7 +53,7 @@ class AnyViewTraining(Objective):
         """The losses of a batch; "loss" is their weighted sum."""
         samples = self.labels(samples, draw)
         posed = draw.chances[0] < self.config.pose_conditioning
-        if not self.config.matching or draw.n_views == 1:
+        if not self.config.matching:
             return self.measure(self.predict(samples, posed), samples, self.config)
         backbone = self.network.backbone
         prediction = self.predict(samples, posed, features_needed(backbone))

@@ -1,0 +1,86 @@
+"""Matches are where the geometry says, and attention can be taught them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from da3_core.geometry.pinhole import unproject
+from da3_core.model import build_model
+from da3_core.scenes.sample import Samples, make_samples
+from da3_core.training.anyview import AnyViewTraining
+from da3_core.training.config import LossConfig
+from da3_core.training.matching import QUERY_STRIDE, features_needed, find_matches, taught_blocks
+from da3_core.training.objective import ground_truth
+
+from .fixed_batch import ANY_VIEW, fixed_draw
+
+PATCH = 14
+
+
+def a_room() -> Samples:
+    return make_samples(torch.tensor([5]), 3, (84, 112), kinds="room", effects=False)
+
+
+def test_matches_see_the_same_point() -> None:
+    samples = a_room()
+    matches = find_matches(samples, PATCH, 0.0)
+    points = unproject(samples.depth_m, samples.K) @ samples.T_world_cam[..., :3, :3].mT[:, :, None]
+    points = (points + samples.T_world_cam[:, :, None, None, :3, 3])[0]  # (N, H, W, 3)
+    count = 0
+    for i, j, q in matches.seen[0].nonzero().tolist():
+        row, column = divmod(int(matches.queries[q]), 112 // PATCH)
+        point = points[i, row * PATCH + PATCH // 2, column * PATCH + PATCH // 2]
+        row, column = divmod(int(matches.patch[0, i, j, q]), 112 // PATCH)
+        patch = points[j, row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH]
+        depth = samples.depth_m[0, i].max()
+        assert (patch - point).norm(dim=-1).min() < 0.05 * depth
+        count += 1
+    assert count > 20
+
+
+def test_no_view_matches_itself_and_the_hidden_is_not_seen() -> None:
+    samples = a_room()
+    seen = find_matches(samples, PATCH, 0.0).seen
+    assert not seen.diagonal(dim1=1, dim2=2).any()
+    walled = dataclasses.replace(samples, depth_m=samples.depth_m * torch.tensor([1.0, 0.3, 1.0]).view(1, 3, 1, 1))
+    hidden = find_matches(walled, PATCH, 0.0).seen
+    assert not hidden[:, 0, 1].any() and hidden[:, 0, 2].equal(seen[:, 0, 2])
+
+
+def test_the_chance_moves_the_queries() -> None:
+    samples = a_room()
+    first = [int(find_matches(samples, PATCH, chance).queries[0]) for chance in (0.0, 0.5, 0.99)]
+    assert first == list(range(QUERY_STRIDE))
+
+
+def test_attention_learns_to_match() -> None:
+    samples = make_samples(torch.tensor([5, 6]), 2, (56, 84), kinds="room", effects=False)
+    torch.manual_seed(0)
+    network = build_model(ANY_VIEW).train()
+    objective = AnyViewTraining(network, LossConfig(matching=1.0), bf16=False, labels=ground_truth)  # type: ignore[arg-type]
+    draw = fixed_draw(samples)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    found = []
+    for _ in range(25):
+        values = objective(samples, draw)
+        values["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(values["matching"].item())
+    assert found[-1] < 0.7 * found[0]
+
+
+def test_a_single_view_has_nothing_to_match() -> None:
+    samples = make_samples(torch.tensor([5, 6]), 1, (56, 84), effects=False)
+    network = build_model(ANY_VIEW).train()
+    objective = AnyViewTraining(network, LossConfig(matching=1.0), bf16=False, labels=ground_truth)  # type: ignore[arg-type]
+    values = objective(samples, fixed_draw(samples))
+    assert values["matching"] == 0 and values["loss"].isfinite()
+
+
+def test_blocks_that_attend_across_views_are_taught() -> None:
+    backbone = build_model(ANY_VIEW).backbone
+    assert taught_blocks(backbone) == [3]  # type: ignore[arg-type]
+    assert features_needed(backbone) == [2]  # type: ignore[arg-type]

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.programs import Backend, Program, ProgramError
 
-# Largest relative difference, in the 2-norm, of an output. Several times what the precision itself costs, see docs/tensorrt.md.
-TOLERANCE = {torch.float32: 2e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
+# Largest relative difference, in the 2-norm, of an output. Ten times what the precision itself costs, or more: see docs/tensorrt.md.
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +33,12 @@ class Checked:
 
     def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
         """See `Backend`."""
-        program = self._backend.build(part, inputs)
-        made_for = {"reference": "float32"}
-        path = self._cache.get(part, inputs, "reference.safetensors", made_for, lambda path: write_reference(part, inputs, path))
-        error, output = worst_error(program, path)
+        program, made_for = self._backend.build(part, inputs), {"reference": "float32"}
+        try:
+            path = self._cache.get(part, inputs, "reference.safetensors", made_for, lambda path: write_reference(part, inputs, path))
+            error, output = worst_error(program, path)
+        except RuntimeError as failure:
+            raise ProgramError(f"it cannot be checked ({failure})") from failure
         tolerance = TOLERANCE[next(part.parameters()).dtype]
         if not error <= tolerance:  # also refuses NaN
             raise ProgramError(

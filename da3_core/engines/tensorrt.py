@@ -113,7 +113,11 @@ def program(trt: Any, engine: Any, device: torch.device) -> Program:
         raise ProgramError("TensorRT has no room for the engine: free memory of the GPU, or take fewer views or smaller images")
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     input_names = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-    made = [(name, tuple(engine.get_tensor_shape(name)), DTYPES[engine.get_tensor_dtype(name).name]) for name in names[len(input_names) :]]
+    made = [
+        (name, tuple(engine.get_tensor_shape(name)), DTYPES[engine.get_tensor_dtype(name).name])
+        for name in names
+        if name not in input_names
+    ]
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
         on_device = {name: x.to(device, non_blocking=True) for name, x in zip(input_names, inputs, strict=True)}

@@ -50,6 +50,11 @@ def overflowing(part: nn.Module) -> nn.Module:
     return part
 
 
+class Failing(nn.Module):
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return (inputs[0] @ inputs[0].flatten(),)  # of sizes that do not fit
+
+
 def engine_of(model: Model, backend: Checked) -> AnyViewEngine:
     assert isinstance(model, AnyView)
     engine = AnyViewEngine(model, Programs([backend], Eager(CPU)), VIEWS)
@@ -79,6 +84,12 @@ def test_programs_that_are_wrong_are_refused_and_the_next_engine_runs(
         assert reason in engine.description and reason in caplog.text
     assert "off what PyTorch gives in float32" in engine.description and "precision fp32" in engine.description
     assert_same(engine.infer(views, [2], posed=True), FullRecompute(model, engine.kind).infer(views, [2], posed=True))
+
+
+def test_programs_that_fail_are_refused(tmp_path: Path, shallow_of: Callable[[str], Model]) -> None:
+    model = shallow_of("da3-nano")
+    refusals = engine_of(model, Checked(Careless(lambda _: Failing()), ArtifactCache(model, tmp_path))).programs.refusals
+    assert len(refusals) == len(PARTS) and all("it cannot be checked" in refusal for refusal in refusals)
 
 
 def test_the_reference_is_kept_and_used_again(tmp_path: Path, shallow_of: Callable[[str], Model]) -> None:

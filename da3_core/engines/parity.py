@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,12 +64,10 @@ def write_reference(part: nn.Module, inputs: Sequence[Tensor], path: Path) -> No
 def worst_error(program: Program, reference: Path) -> tuple[float, int]:
     """The largest relative difference, in the 2-norm, of an output from the stored one, and which output that is."""
     tensors = load_file(reference)
-    inputs = [tensors[f"input_{i}"] for i in range(sum(name.startswith("input") for name in tensors))]
+    inputs, expected = (
+        [tensors[f"{kind}_{i}"] for i in range(sum(name.startswith(kind) for name in tensors))] for kind in ("input", "output")
+    )
     with torch.no_grad():
-        outputs = program(*inputs)
-    errors = []
-    for i, y in enumerate(outputs):
-        expected = tensors[f"output_{i}"]
-        error = float((y.float().cpu() - expected).norm() / expected.norm())
-        errors.append((error if error == error else float("inf"), i))
-    return max(errors)
+        outputs = [y.float().cpu() for y in program(*inputs)]
+    errors = [float((y - z).norm() / z.norm()) for y, z in zip(outputs, expected, strict=True)]
+    return max((math.inf if math.isnan(error) else error, i) for i, error in enumerate(errors))

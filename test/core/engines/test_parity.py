@@ -52,7 +52,7 @@ def overflowing(part: nn.Module) -> nn.Module:
 
 class Failing(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return (inputs[0] @ inputs[0].flatten(),)  # of sizes that do not fit
+        return (torch.ones(7, 7) @ torch.ones(5),)  # raises
 
 
 def engine_of(model: Model, backend: Checked) -> AnyViewEngine:

@@ -297,7 +297,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         if session is None:
             return
         counts = StreamCounts(health.frames_in, health.frames_out, health.frames_dropped)
-        session.publishers.publish(results, self._settings, counts, time.monotonic() - received_s)
+        session.publishers.publish(results, self._settings, counts, received_s)
         latency_s = time.monotonic() - received_s
         for result in results:
             health.published(result.camera, latency_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,8 +67,11 @@ class Publishers:
         self._status = self._create(StreamStatus, "~/status")
         self._prediction = self._create(Prediction, "~/prediction")
 
-    def publish(self, results: Sequence[FrameResult], parameters: Parameters, counts: StreamCounts, latency_s: float) -> None:
-        """One synchronised set, the anchor's result first; every message bears its own image's stamp."""
+    def publish(self, results: Sequence[FrameResult], parameters: Parameters, counts: StreamCounts, received_s: float) -> None:
+        """One synchronised set, the anchor's result first, whose image came at that time of the monotonic clock.
+
+        Every message bears its own image's stamp.
+        """
         types, world = self._types, parameters.node.world_frame
         for result in results:
             self._publish_camera(self._cameras[result.camera], result, parameters)
@@ -75,6 +79,7 @@ class Publishers:
         if anchor.T_world_cam is not None:
             _offer(self._odometry, lambda: odometry(types, anchor, world, parameters.output.child_suffix))
         self._broadcast(results, parameters)
+        latency_s = time.monotonic() - received_s
         _offer(self._status, lambda: stream_status(types, results, world, counts, latency_s))
         _offer(self._prediction, lambda: prediction(types, results, world, stream_status(types, results, world, counts, latency_s)))
 

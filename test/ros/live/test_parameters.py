@@ -125,12 +125,23 @@ def test_a_dump_loads_into_the_same_parameters(robot: r.Robot, start_node: Calla
     every = [name for name in names(robot) if not name.startswith("start_type_description")]
     dumped = get_parameters(robot, every)
     path = tmp_path / "dump.yaml"
-    path.write_text(yaml.safe_dump({"/da3": {"ros__parameters": {name: _plain(value) for name, value in dumped.items()}}}))
+    path.write_text(yaml.safe_dump({"/da3": {"ros__parameters": _nested(dumped)}}))  # as `ros2 param dump` writes it
     again = start_node(arguments=["--params-file", str(path)], defaults={})
     other = r.Robot(again.domain_id)
     other.wait_until_heard()
     assert get_parameters(other, every) == dumped
     other.close()
+
+
+def _nested(values: dict[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        *groups, leaf = name.split(".")
+        group = nested
+        for part in groups:
+            group = group.setdefault(part, {})
+        group[leaf] = _plain(value)
+    return nested
 
 
 def _plain(value: Any) -> Any:

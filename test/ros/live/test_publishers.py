@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -87,7 +88,7 @@ def test_nothing_is_made_while_nobody_listens(node: LifecycleNode) -> None:
     publishers = Publishers(node, ["camera"], types, make_broadcaster(node))
     node.trigger_configure()
     node.trigger_activate()
-    publishers.publish([result()], PARAMETERS, StreamCounts(1, 1, 0), 0.1)
+    publishers.publish([result()], PARAMETERS, StreamCounts(1, 1, 0), time.monotonic())
     assert not types.made["sensor_msgs/msg/Image"] and not types.made["sensor_msgs/msg/PointCloud2"]
     assert not types.made["da3/msg/StreamStatus"] and not types.made["nav_msgs/msg/Odometry"]
     assert types.made["geometry_msgs/msg/TransformStamped"] == 1  # TF is one topic for all: nobody knows who listens for what
@@ -97,7 +98,7 @@ def test_nothing_is_made_while_nobody_listens(node: LifecycleNode) -> None:
     executor = SingleThreadedExecutor(context=node.context)
     executor.add_node(node)
     for _ in range(100):
-        publishers.publish([result()], PARAMETERS, StreamCounts(1, 1, 0), 0.1)
+        publishers.publish([result()], PARAMETERS, StreamCounts(1, 1, 0), time.monotonic())
         executor.spin_once(timeout_sec=0.05)
         if heard:
             break

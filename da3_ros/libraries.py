@@ -5,6 +5,7 @@ None of them is on PyPI, so they are absent from offline bag jobs and from our C
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -16,6 +17,8 @@ from .frames import OwnBroadcaster, OwnTransforms, Report, Tf2Transforms, Transf
 from .from_msg import LAYOUTS, MessageError, rgb_from_any, rigid_from_msg
 from .to_msg import MessageTypes, cloud_fields, cloud_points, header, point_cloud
 
+log = logging.getLogger(__name__)
+
 # What cv_bridge turns into rgb8 as we do. It knows no colours in 8UC1 and 8UC3, and fills a truncated JPEG with grey: those stay ours.
 CV_BRIDGE_ENCODINGS = frozenset({"rgb8", "bgr8", "rgba8", "bgra8", "mono8", "bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8"})
 
@@ -24,8 +27,11 @@ def make_image_decoder() -> Callable[[Any], Uint8Array]:
     """Image or CompressedImage -> (H, W, 3) RGB; raises MessageError for what is no picture."""
     try:
         from cv_bridge import CvBridge
-        from cv_bridge.boost import cv_bridge_boost  # noqa: F401 - compiled for one numpy, and of no use beside another (pip's 2)
-    except ImportError:
+        from cv_bridge.boost import cv_bridge_boost  # noqa: F401
+    except ModuleNotFoundError:
+        return rgb_from_any
+    except ImportError as error:  # it is compiled for one numpy, and does not load beside another, as pip's 2
+        log.warning("cv_bridge is installed but does not load, images are decoded without it: %s", error)
         return rgb_from_any
     bridge = CvBridge()
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from da3_core import Float32Array, Float64Array, FrameResult, quaternion_from_rotation
+from da3_core import FrameResult, quaternion_from_rotation
 
-from .to_msg import cloud_points
+from .view import world_points
 
 BITS = 21  # of a voxel's index along each axis: a million voxels to either side of the origin
 MAX_POSES = 200_000
@@ -70,7 +70,7 @@ class Recorder:
                 self._trajectory = array("d", np.asarray(self._trajectory).reshape(-1, 8)[::2].tobytes())
             if result.scale.is_metric and result.stamp_ns >= self._next_cloud_ns.get(result.camera, result.stamp_ns):
                 self._next_cloud_ns[result.camera] = result.stamp_ns + int(1e9 * interval_s)
-                self._cloud.add(_world_points(result, T_world_cam))
+                self._cloud.add(_coloured_points(result))
 
     def save(self, folder: Path) -> str:
         """Writes cloud.ply and trajectory.tum into a folder that is made where needed; says what was written. Raises OSError."""
@@ -82,15 +82,12 @@ class Recorder:
         return f"{len(points)} points and {len(trajectory)} poses in {folder.resolve()}"
 
 
-def _world_points(result: FrameResult, T_world_cam: Float64Array) -> npt.NDArray[np.void]:
-    seen = cloud_points(result, "dense")[0]
-    xyz_cam: Float32Array = np.stack([seen["x"], seen["y"], seen["z"]], axis=-1)
-    xyz_world = xyz_cam @ T_world_cam[:3, :3].T + T_world_cam[:3, 3]
-    points = np.empty(len(seen), PLY_DTYPE)
-    for i, axis in enumerate("xyz"):
-        points[axis] = xyz_world[:, i]
-    for channel, shift in (("red", 16), ("green", 8), ("blue", 0)):
-        points[channel] = seen["rgb"] >> shift & 255
+def _coloured_points(result: FrameResult) -> npt.NDArray[np.void]:
+    """Known points in the world frame."""
+    xyz, rgb = world_points(result)
+    points = np.empty(len(xyz), PLY_DTYPE)
+    for column, values in zip(PLY_DTYPE.names or (), (*xyz.T, *rgb.T), strict=True):
+        points[column] = values
     return points
 
 

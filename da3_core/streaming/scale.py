@@ -115,13 +115,13 @@ class RunningScale:
         """
         expected = self._walked(measured) if chained is None else replace(chained, variance=chained.variance + self._drift)
         measured = {source: scale for source, scale in measured.items() if scale.bias_variance < expected.total_variance}
-        if chained:
+        if chained is not None:
             measured = self._without_contradictions(measured, expected)
             self._learn_drift(measured, expected)
         self.log = _doubted(expected, measured)
         for measurement in measured.values():
             self.log = self.log.corrected(measurement)
-        *_, source = ("chained" if chained else "held", *measured)
+        *_, source = ("held" if chained is None else "chained", *measured)
         self._source = source if self.is_known else unknown
 
     def _without_contradictions(self, measured: Mapping[ScaleSource, LogScale], chained: LogScale) -> Mapping[ScaleSource, LogScale]:

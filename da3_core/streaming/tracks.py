@@ -59,7 +59,7 @@ def _corners(image: Uint8Array) -> Float32Array:
 
 def _flow(image: Uint8Array, other: Uint8Array, points: Float32Array, turned: Float64Array) -> tuple[Float32Array, BoolArray]:
     """Where the points (P, 2) are in the other image, and whether (P,) they were found."""
-    side = min(max(image.shape[1] // 15 | 1, 7), 21)  # a window must see little enough for one motion, and enough of it
+    side = min(max(image.shape[1] // 15 | 1, 7), 15)  # a window must see little enough for one motion, and enough of it
     start = cv2.perspectiveTransform(points[:, None].astype(np.float64), turned).astype(np.float32)
     found, status, _ = cv2.calcOpticalFlowPyrLK(
         image, other, points - 0.5, start - 0.5, winSize=(side, side), maxLevel=3, criteria=CRITERIA, flags=cv2.OPTFLOW_USE_INITIAL_FLOW

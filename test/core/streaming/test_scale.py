@@ -132,3 +132,30 @@ def test_the_chain_carries_the_unit_over() -> None:
     assert scale.estimate.value == pytest.approx(math.sqrt(33.0))
     assert scale.estimate.log_variance == pytest.approx(0.002)
     assert scale.estimate.source == "baselines"
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.15])
+def test_how_much_the_chain_drifts_is_learnt_from_what_is_measured(sigma: float) -> None:
+    """A chain that claims to be certain, and errs by sigma at every step."""
+    rng, scale = np.random.default_rng(0), RunningScale(CONFIG)
+    scale.step(measured(1.0, 0.03), None, unknown="none")
+    errors = []
+    for k in range(200):
+        chained = LogScale(math.log(scale.estimate.value) + rng.normal(0, sigma), scale.log.variance + 1e-4)
+        scale.step(measured(math.exp(rng.normal(0, 0.03)), 0.03), chained, unknown="none")
+        errors += [math.log(scale.estimate.value)] if k > 30 else []
+    assert np.std(errors) < (0.02 if sigma == 0 else 0.04)
+    scale.step({}, LogScale(math.log(scale.estimate.value), scale.log.variance), unknown="none")
+    assert math.sqrt(scale.estimate.log_variance) == pytest.approx(max(sigma, 0.02), rel=0.5)
+
+
+def test_a_scale_by_the_networks_cameras_is_replaced_by_parallax_at_once_and_not_the_other_way_round() -> None:
+    scale = RunningScale(CONFIG)
+    for _ in range(10):
+        scale.step({"baselines": LogScale(math.log(3.0), 0.002, 0.25)}, None, unknown="none")
+    scale.step({"parallax": LogScale(math.log(2.0), 0.003, 0.001)}, scale.log, unknown="none")
+    assert scale.estimate.value == pytest.approx(2.0, rel=0.02)
+    for _ in range(10):
+        scale.step({"baselines": LogScale(math.log(3.0), 0.002, 0.25)}, scale.log, unknown="none")
+    assert scale.estimate.value == pytest.approx(2.0, rel=0.02)
+    assert scale.estimate.source == "chained"

@@ -5,13 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from da3_core.geometry.ransac import draw_subsets
 from da3_core.geometry.rigid import matrix_product, rigid_from_rt, rotate
 from da3_core.types import Sim3
 
-DRAWS, MAX_JUDGES = 64, 4096  # minimal sets, and points that each is judged by
-REFINEMENTS = 10
-TUKEY_WIDTH = 4.685 * 1.4826  # times the median residual: 95 % efficient for Gaussian noise
 MIN_SPREAD = 1e-3  # of a point set: its second largest extent over its largest; below, the rotation about the line is noise
 
 
@@ -53,45 +49,6 @@ def umeyama(p_a: Tensor, p_b: Tensor, weights: Tensor | None = None) -> Sim3:
     _refuse_lines(a, w)
     _refuse_lines(b, w)
     return _cast(_solve(a, b, w), p_a.dtype)
-
-
-def align_points(p_a: Tensor, p_b: Tensor, weights: Tensor | None = None, generator: torch.Generator | None = None) -> Sim3:
-    """S_a_b between corresponding points (P, 3), a minority of them wrong; weights (P,), not negative.
-
-    Least median of squares over minimal sets finds the majority without a threshold; iterations of least squares with
-    Tukey's weights, their width following the median residual, then use all of it. Noise that grows with depth belongs
-    in the weights. generator: of the draws, on the CPU. Waits for the device.
-    Raises ValueError as `umeyama` does, or with fewer than three points of positive weight.
-    """
-    w = torch.ones_like(p_a[:, 0]) if weights is None else weights
-    a, b, w = (x[w > 0].double() for x in (p_a, p_b, w))
-    _refuse_lines(a, w)
-    _refuse_lines(b, w)
-    S_a_b = _least_median_of_squares(a, b, w, generator)
-    for _ in range(REFINEMENTS):
-        residual = (a - apply(S_a_b, b)).norm(dim=-1)
-        width = TUKEY_WIDTH * _weighted_median(residual, w).clamp(min=1e-12)
-        inlier = w * (1 - (residual / width) ** 2).clamp(min=0) ** 2
-        S_a_b = _solve(a, b, inlier)
-    _refuse_lines(a, inlier)
-    return _cast(S_a_b, p_a.dtype)
-
-
-def _least_median_of_squares(a: Tensor, b: Tensor, w: Tensor, generator: torch.Generator | None) -> Sim3:
-    triples = draw_subsets(len(a), 3, DRAWS, generator).to(a.device)
-    candidates = _solve(a[triples], b[triples], w[triples])
-    judges = torch.linspace(0, len(a) - 1, min(len(a), MAX_JUDGES), device=a.device).long()
-    residual = (a[judges] - apply(candidates, b[judges].expand(DRAWS, -1, 3))).norm(dim=-1)  # (draws, judges)
-    best = _weighted_median(residual, w[judges]).nan_to_num(torch.inf).argmin()
-    return Sim3(candidates.scale[best], candidates.R[best], candidates.t[best])
-
-
-def _weighted_median(x: Tensor, w: Tensor) -> Tensor:
-    """(...,) of x (..., P): the value below which half of the weight (P,) lies."""
-    ordered, order = x.sort(-1)
-    below = w[order].cumsum(-1)
-    middle = (below < 0.5 * below[..., -1:]).sum(-1, keepdim=True)
-    return ordered.gather(-1, middle).squeeze(-1)
 
 
 def _solve(a: Tensor, b: Tensor, w: Tensor) -> Sim3:

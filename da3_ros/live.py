@@ -134,8 +134,7 @@ class LiveRun:
         if not results:
             return
         self._publish(results, arrivals[0].received_s)
-        for result in results:
-            self._recorder.add(result, parameters.node.save_interval_s)
+        self._recorder.add(results, parameters.node.save_interval_s)
         self._health.clear("internal")
 
     def _adopt_settings(self) -> Parameters:

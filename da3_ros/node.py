@@ -156,6 +156,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         if session is None:
             raise RuntimeError("configure comes first")
         self._health.begin_run()
+        self._last_result = None
         self._run = LiveRun(
             session.engine,
             self._settings,

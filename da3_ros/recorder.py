@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,28 +59,33 @@ class Recorder:
             self._trajectory = array("d")  # rows of a TUM file: t x y z qx qy qz qw
             self._next_cloud_ns: dict[str, int] = {}
 
-    def add(self, result: FrameResult, interval_s: float) -> None:
-        """A placed result; its points are taken once per interval and camera."""
-        T_world_cam = result.T_world_cam
-        if T_world_cam is None:
-            return
+    def add(self, results: Sequence[FrameResult], interval_s: float) -> None:
+        """One synchronised set: the pose of the first, and every camera's points, which are taken once per interval."""
         with self._lock:
-            q_xyzw = quaternion_from_rotation(torch.from_numpy(T_world_cam[:3, :3])).tolist()
-            self._trajectory.extend((result.stamp_ns * 1e-9, *T_world_cam[:3, 3], *q_xyzw))
-            if len(self._trajectory) > 8 * MAX_POSES:
-                self._trajectory = array("d", np.asarray(self._trajectory).reshape(-1, 8)[::2].tobytes())
-            if result.scale.is_metric and result.stamp_ns >= self._next_cloud_ns.get(result.camera, result.stamp_ns):
-                self._next_cloud_ns[result.camera] = result.stamp_ns + int(1e9 * interval_s)
-                self._cloud.add(_coloured_points(result))
+            self._add_pose(results[0])
+            for result in results:
+                is_placed = result.T_world_cam is not None and result.scale.is_metric
+                if is_placed and result.stamp_ns >= self._next_cloud_ns.get(result.camera, result.stamp_ns):
+                    self._next_cloud_ns[result.camera] = result.stamp_ns + int(1e9 * interval_s)
+                    self._cloud.add(_coloured_points(result))
 
     def save(self, folder: Path) -> str:
         """Writes cloud.ply and trajectory.tum into a folder that is made where needed; says what was written. Raises OSError."""
         with self._lock:
-            points, trajectory = self._cloud.points, np.asarray(self._trajectory).reshape(-1, 8)
+            points, trajectory = self._cloud.points, np.array(self._trajectory).reshape(-1, 8)  # not a view: the array grows on
         folder.mkdir(parents=True, exist_ok=True)
         _write_ply(folder / "cloud.ply", points)
         np.savetxt(folder / "trajectory.tum", trajectory, fmt="%.9f")
         return f"{len(points)} points and {len(trajectory)} poses in {folder.resolve()}"
+
+    def _add_pose(self, result: FrameResult) -> None:
+        T = result.T_world_cam
+        if T is None:
+            return
+        q_xyzw = quaternion_from_rotation(torch.from_numpy(T[:3, :3])).tolist()
+        self._trajectory.extend((result.stamp_ns * 1e-9, *T[:3, 3], *q_xyzw))
+        if len(self._trajectory) > 8 * MAX_POSES:
+            self._trajectory = array("d", np.asarray(self._trajectory).reshape(-1, 8)[::2].tobytes())
 
 
 def _coloured_points(result: FrameResult) -> npt.NDArray[np.void]:

@@ -167,16 +167,29 @@ def test_a_trajectory_is_thinned_when_it_grows_long(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("da3_ros.recorder.MAX_POSES", 64)
     recorder = Recorder(0.0, 1)
     for number in range(500):
-        recorder.add(_result(number), 1.0)
+        recorder.add([_result(number), _result(number, "left")], 1.0)  # of a rig, the anchor's path only
     recorder.save(tmp_path / "new")
     stamps = np.loadtxt(tmp_path / "new" / "trajectory.tum")[:, 0]
     assert 32 <= len(stamps) <= 64 and stamps[0] == 0.0 and stamps[-1] == pytest.approx(49.9)
     assert (np.diff(stamps) > 0).all()
 
 
-def _result(number: int) -> FrameResult:
+def test_recording_goes_on_while_it_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder, write = Recorder(0.0, 1), np.savetxt
+    recorder.add([_result(0)], 1.0)
+
+    def write_slowly(*arguments: Any, **named: Any) -> None:
+        recorder.add([_result(1)], 1.0)  # what the worker does meanwhile
+        write(*arguments, **named)
+
+    monkeypatch.setattr(np, "savetxt", write_slowly)
+    assert "0 points and 1 poses" in recorder.save(tmp_path)
+    assert "0 points and 2 poses" in recorder.save(tmp_path)
+
+
+def _result(number: int, camera: str = "camera") -> FrameResult:
     return FrameResult(
-        camera="camera",
+        camera=camera,
         frame_id="camera_optical",
         stamp_ns=number * 100_000_000,
         depth_m=np.ones((4, 6), np.float32),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ from da3_core.engines.programs import Program, ProgramError
 
 FOLDED = "folded.safetensors"  # constants that are no weights of the model
 OPTIONS: Mapping[str, Any] = {"conv_1x1_as_mm": True, "epilogue_fusion": True, "max_autotune_gemm": False}
+LOAD = "import sys, torch; torch._inductor.aoti_load_package(sys.argv[1], run_single_threaded=True, device_index=int(sys.argv[2]))"
+LOAD_TIMEOUT_S = 120
 ATTENTION = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 
 
@@ -33,13 +38,17 @@ class AheadOfTime:
 
     def __init__(self, cache: ArtifactCache, device: torch.device, options: Mapping[str, Any] = OPTIONS) -> None:
         self._cache, self._device, self._options = cache, device, dict(options)
+        self._index = -1 if device.index is None else device.index
+        here = zlib.crc32(f"{torch.__version__} {device_name(device)}".encode())
+        self._refusal = cache.folder / f"packages-refused-{here:08x}.txt"
 
     def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
         """See `Backend`."""
+        if self._refusal.is_file():
+            raise ProgramError(f"{self._refusal.read_text()}; delete {self._refusal} to try again")
         made_for = {"device": device_name(self._device), "options": repr(sorted(self._options.items()))}
         path = self._cache.get(part, inputs, "part.pt2", made_for, lambda path: self._write(part, inputs, path))
-        index = -1 if self._device.index is None else self._device.index
-        package = torch._inductor.aoti_load_package(str(path), run_single_threaded=True, device_index=index)
+        package = torch._inductor.aoti_load_package(str(path), run_single_threaded=True, device_index=self._index)
         folded = load_file(path.with_name(FOLDED), device=str(self._device))
         tensors = {**folded, **dict(part.named_parameters()), **dict(part.named_buffers())}
         constants = {name: tensors[name].detach() for name in package.get_constant_fqns()}
@@ -58,8 +67,18 @@ class AheadOfTime:
                 torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
         except Exception as error:  # whatever the compilers throw
             raise ProgramError(f"AOTInductor failed ({type(error).__name__}: {error})") from error
+        self._check(path)
         folded = {name: x.contiguous() for name, x in program.state_dict.items() if name.startswith(FOLDED_PREFIX)}
         save_file(folded, path.with_name(FOLDED))
+
+    def _check(self, path: Path) -> None:
+        """Loads a new package in a process of its own: one that ends its process must not end a robot's. Remembered for this machine."""
+        command = [sys.executable, "-c", LOAD, str(path), str(self._index)]
+        exit_code = subprocess.run(command, capture_output=True, timeout=LOAD_TIMEOUT_S).returncode  # noqa: S603  our own words
+        if exit_code:
+            reason = f"a process that loads what AOTInductor of PyTorch {torch.__version__} built ends with {exit_code}"
+            self._refusal.write_text(reason)
+            raise ProgramError(reason)
 
 
 class JustInTime:
@@ -81,7 +100,12 @@ class JustInTime:
                 compiled(*on_device)
         except Exception as error:  # whatever the compilers throw
             raise ProgramError(f"torch.compile failed ({type(error).__name__}: {error})") from error
-        return compiled
+
+        @torch.no_grad()  # as it was compiled: anything else would compile it again
+        def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+            return compiled(*inputs)
+
+        return run
 
 
 @contextlib.contextmanager

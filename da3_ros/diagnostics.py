@@ -168,6 +168,8 @@ class Health:
     def node_report(self, values: dict[str, str]) -> Report:
         own = [fault for name, fault in self._faults.starting_with("").items() if "/" not in name]
         p50, p95, p99 = self._latency_s.at(50, 95, 99)
+        with self._lock:
+            drops = sorted(self._drops.items())
         measured = {
             "frames in": str(self.frames_in),
             "frames out": str(self.frames_out),
@@ -176,7 +178,7 @@ class Health:
             "latency p50 [ms]": f"{1e3 * p50:.1f}",
             "latency p95 [ms]": f"{1e3 * p95:.1f}",
             "latency p99 [ms]": f"{1e3 * p99:.1f}",
-            **{f"dropped, {reason}": str(count) for reason, count in sorted(self._drops.items())},
+            **{f"dropped, {reason}": str(count) for reason, count in drops},
         }
         return report("depth", own, values | measured)
 

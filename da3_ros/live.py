@@ -131,7 +131,7 @@ class LiveRun:
     def _work(self, arrivals: Arrivals) -> None:
         parameters = self._adopt_settings()
         results = self._pipeline.process(arrivals)
-        if not results:
+        if not results or self._inbox.is_closed:  # stopped meanwhile: another run may publish by now
             return
         self._publish(results, arrivals[0].received_s)
         self._recorder.add(results, parameters.node.save_interval_s)

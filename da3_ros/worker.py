@@ -52,6 +52,10 @@ class Inbox(Generic[T]):
             self._items.clear()
         return items
 
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
     def close(self) -> None:
         with self._changed:
             self._closed = True

@@ -151,7 +151,7 @@ def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
 
     sizes = [(height, width) for height, width in given.size or ((168, 224), (252, 336))]
     model = load_model(given.model)
-    report = evaluate_scenes(model, given.model, given.scenes, given.views, sizes, given.batch, given.device)
+    report = evaluate_scenes(model, given.model, given.scenes, given.views, sizes, given.batch, given.device, progress=True)
     Console().print(Markdown(report.to_markdown()))
     if given.json is not None:
         given.json.write_text(report.to_json())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import NoReturn
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from da3_core.engines.inputs import Normalise
 from da3_core.evaluation.report import Report, Row, RowMode, row_from_scores
@@ -17,6 +19,7 @@ from da3_core.model.nested import Nested
 from da3_core.model.reference_view import Strategy
 from da3_core.scenes import Samples, make_samples, seeds
 from da3_core.scenes.kinds import KINDS
+from da3_core.scenes.sample import split_views
 from da3_core.types import Prediction
 
 VIEWS = (1, 2, 4, 8)
@@ -61,7 +64,7 @@ def evaluate_scenes(
     bf16: bool = False,
     reference_view: Strategy = "saddle_balanced",
     cameras_from_rays: bool = False,
-    on_row: Callable[[Row], None] = lambda row: None,
+    progress: bool = False,
 ) -> Report:
     """Scores `model` on the first `scenes` worlds of the validation split; the same call gives the same report.
 
@@ -69,36 +72,39 @@ def evaluate_scenes(
     compared after the scale that the given cameras imply, and once more after one median per scene to tell shape from scale; depth
     of unposed ones after one median per scene. A metric model, or a nested one, is compared in metres, by focal length, in worlds whose
     things have their usual sizes (a heap of solids in the void has none); a relative mono model after scale and shift. Networks that
-    see single views are shown single views. Images are rounded to 8 bits. Pose
-    accuracy is of every scene, then averaged; see pose.py.
+    see single views are shown single views. Every row sees the same images, as windows of so many views. Images are rounded to 8 bits.
+    Pose accuracy is of every scene, then averaged; see pose.py.
 
     name: stands in the report. sizes: (height, width), multiples of 14. batch: scenes at once. bf16: autocast, as in training.
-    cameras_from_rays: instead of the camera decoder's. on_row: hears of every row as soon as it is known.
+    cameras_from_rays: instead of the camera decoder's. progress: show a bar.
     Raises ValueError when there are not as many validation worlds.
     """
     asking = _Asking(bf16, reference_view, cameras_from_rays)
     model = model.eval().to(device)
     batches = seeds("validation", 0, scenes).to(device).split(batch)
-    rows = []
-    for size in sizes:
-        for n_views in (1,) if isinstance(model, Mono) else views:
-            for row in _rows(model, asking, batches, n_views, size):
-                rows.append(row)
-                on_row(row)
+    if isinstance(model, Mono):
+        views = (1,)
+    with tqdm(total=len(sizes) * scenes, unit="world", disable=not progress) as bar:
+        rows = [row for size in sizes for row in _rows(model, asking, batches, views, size, bar)]
     return Report(name, {"scenes": scenes, **asdict(asking)}, rows)
 
 
 @torch.inference_mode()
-def _rows(model: Model, asking: _Asking, batches: Sequence[Tensor], n_views: int, size: tuple[int, int]) -> list[Row]:
+def _rows(
+    model: Model, asking: _Asking, batches: Sequence[Tensor], views: Sequence[int], size: tuple[int, int], bar: tqdm[NoReturn]
+) -> list[Row]:
     questions = _questions(model)
-    scores: dict[_Question, list[SceneScore]] = {question: [] for question in questions}
+    scores: dict[tuple[int, _Question], list[SceneScore]] = {(n, q): [] for n in views for q in questions}
     for batch in batches:
-        samples = make_samples(batch, n_views, size, batch.device)
-        predictions = {posed: _predict(model, asking, samples, posed) for posed in {q.posed for q in questions}}
-        for q in questions:
-            found = score_scenes(predictions[q.posed], samples, q.alignment)
-            scores[q] += [score for score, kind in zip(found, samples.kind.tolist(), strict=True) if q.mode != "metric" or kind in SIZED]
-    return [row_from_scores(q.mode, q.alignment, n_views, size, scores[q], focal) for q in questions for focal in q.focals]
+        rendered = make_samples(batch, max(views), size, batch.device)
+        for n in views:
+            samples = split_views(rendered, n)
+            predictions = {posed: _predict(model, asking, samples, posed) for posed in {q.posed for q in questions}}
+            for q in questions:
+                found = score_scenes(predictions[q.posed], samples, q.alignment)
+                scores[n, q] += [score for score in found if q.mode != "metric" or score.kind in SIZED]
+        bar.update(len(batch))
+    return [row_from_scores(q.mode, q.alignment, n, size, found, focal) for (n, q), found in scores.items() for focal in q.focals]
 
 
 def _questions(model: Model) -> tuple[_Question, ...]:

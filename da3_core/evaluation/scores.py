@@ -38,6 +38,7 @@ class SceneScore:
     pose: PoseScore | None  # None of one view, or without predicted cameras
     sky: tuple[int, int] | None  # pixels in the intersection and in the union
     focal: float  # true fx over the image's width
+    kind: int  # of its world, an index into `scenes.kinds.KINDS`
     fell_back: bool  # to the median, because the given cameras moved too little to give the scale
 
 
@@ -55,9 +56,9 @@ def score_scenes(prediction: Prediction, samples: Samples, align: SceneAlignment
 
 
 def _score(prediction: Prediction, samples: Samples, b: int, depth: Tensor, align: SceneAlignment) -> SceneScore:
-    focal = float(samples.K[b, 0, 0, 0] / depth.shape[-1])
+    focal, kind = float(samples.K[b, 0, 0, 0] / depth.shape[-1]), int(samples.kind[b])
     if not bool(depth.isfinite().all()):
-        return SceneScore(math.nan, math.nan, None, None, focal, False)
+        return SceneScore(math.nan, math.nan, None, None, focal, kind, False)
     T_world_cam = None if prediction.T_cam_world is None else invert_rigid(prediction.T_cam_world[b].double().cpu())
     truth = samples.T_world_cam[b].double().cpu()
     scale = _scale_from_cameras(truth, T_world_cam) if align == "baselines" else None
@@ -72,6 +73,7 @@ def _score(prediction: Prediction, samples: Samples, b: int, depth: Tensor, alig
         pose=None if T_world_cam is None or len(truth) < 2 else _score_poses(T_world_cam, truth),
         sky=sky,
         focal=focal,
+        kind=kind,
         fell_back=align == "baselines" and scale is None,
     )
 

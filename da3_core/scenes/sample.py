@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -86,3 +86,24 @@ def make_samples(
 ) -> Samples:
     """Samples of worlds `seeds` (B,) int64 at size (H, W). Each depends on its own seed, n_views and size only, not on the batch."""
     return shoot(plan_shots(seeds, n_views, size, device, kinds, styles), size, effects, compiled)
+
+
+def split_views(samples: Samples, n_views: int) -> Samples:
+    """Samples (B, M, ...) of long sequences as more of short ones (B * (M // N), N, ...), in order; what is left over is dropped."""
+    parts = samples.images.shape[1] // n_views
+    return _map(
+        samples,
+        lambda t: t[:, : parts * n_views].unflatten(1, (parts, n_views)).flatten(0, 1),
+        lambda t: t.repeat_interleave(parts),
+    )
+
+
+def reorder_views(samples: Samples, order: Tensor) -> Samples:
+    """Samples whose view i of scene b is view order[b, i] (B, N): any view may become the reference."""
+    rows = torch.arange(len(order), device=order.device)[:, None]
+    return _map(samples, lambda t: t[rows, order], lambda t: t)
+
+
+def _map(samples: Samples, of_views: Callable[[Tensor], Tensor], of_worlds: Callable[[Tensor], Tensor]) -> Samples:
+    tensors = {field.name: getattr(samples, field.name) for field in fields(samples)}
+    return Samples(**{name: of_views(t) if t.ndim > 1 else of_worlds(t) for name, t in tensors.items()})

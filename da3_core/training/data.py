@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from da3_core.scenes.kinds import KINDS, MIX, draw_kinds
-from da3_core.scenes.sample import Samples, Shots, plan_shots, shoot
+from da3_core.scenes.sample import Samples, Shots, plan_shots, reorder_views, shoot, split_views
 from da3_core.scenes.splits import TRAIN, VALIDATION
 from da3_core.training.config import Bucket, DataConfig
 
@@ -150,27 +150,6 @@ def _seed_key(draw: Draw) -> SeedKey:
 
 def _shape(draw: Draw) -> tuple[tuple[int, int], int, int]:
     return draw.image_size, draw.world_views, len(draw.seeds)
-
-
-def split_views(samples: Samples, n_views: int) -> Samples:
-    """Samples (W, M, ...) of long sequences as more of short ones (W M / N, N, ...)."""
-    parts = samples.images.shape[1] // n_views
-    tensors = {f.name: getattr(samples, f.name) for f in fields(samples)}
-    return Samples(
-        **{
-            name: t.unflatten(1, (parts, n_views)).flatten(0, 1)
-            if t.ndim > 1
-            else t.repeat_interleave(parts)  # what has no views is the world's
-            for name, t in tensors.items()
-        }
-    )
-
-
-def reorder_views(samples: Samples, order: Tensor) -> Samples:
-    """Samples whose view i of scene b is view order[b, i] (B, N): any view may become the reference."""
-    rows = torch.arange(len(order), device=order.device)[:, None]
-    tensors = {f.name: getattr(samples, f.name) for f in fields(samples)}
-    return Samples(**{name: t[rows, order] if t.ndim > 1 else t for name, t in tensors.items()})
 
 
 class Batches:

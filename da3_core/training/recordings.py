@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from da3_core.datasets import RecordedFrame, TumRgbdRecording, fit_frame
-from da3_core.scenes.sample import Samples
+from da3_core.scenes.sample import Samples, reorder_views, split_views
 from da3_core.scenes.splits import VALIDATION
 from da3_core.training.config import DataConfig
-from da3_core.training.data import Draw, reorder_views, split_views
+from da3_core.training.data import Draw
 
 LARGEST_STRIDE = 30  # frames between views: a second of most cameras
 

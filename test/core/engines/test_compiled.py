@@ -66,6 +66,6 @@ def test_a_package_that_ends_its_process_is_refused_then_and_later(part: Part, t
     broken.write_bytes(b"not a package")
     with pytest.raises(ProgramError, match="ends with"):
         AheadOfTime(cache, CPU)._check(broken)
-    with pytest.raises(ProgramError, match="delete .*packages-refused"):
+    with pytest.raises(ProgramError, match=r"delete .*packages-refused"):
         AheadOfTime(cache, CPU).build(part, [torch.zeros(3, 4)])
     assert not list(tmp_path.rglob("part.pt2"))

@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from da3_core.scenes.sample import reorder_views, split_views
 from da3_core.scenes.splits import TRAIN, VALIDATION
 from da3_core.training.config import Bucket, DataConfig
-from da3_core.training.data import RenderedScenes, Share, draw_step, draw_validation, reorder_views, split_views, world_shape
+from da3_core.training.data import RenderedScenes, Share, draw_step, draw_validation, world_shape
 
 from .fixed_batch import fixed_samples
 

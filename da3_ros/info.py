@@ -14,7 +14,8 @@ from rich.table import Table
 from da3_core import BUILT_IN_WEIGHTS, ENGINES, HUB_REPOSITORIES, PRESETS, build_model, choose_engine
 
 LIBRARIES = (
-    "da3", "torch", "numpy", "opencv-python-headless", "rosbags", "rerun-sdk", "onnxruntime", "tensorrt", "open3d", "evo", "rclpy",
+    "da3", "torch", "numpy", "opencv-python-headless", "rosbags", "rerun-sdk", "onnxruntime", "tensorrt", "tensorrt-rtx-cu12-bindings",
+    "torch-tensorrt", "open3d", "evo", "rclpy",
 )  # fmt: skip
 
 

@@ -57,16 +57,6 @@ def test_a_second_start_exports_nothing(
     assert artifacts(folder) == written and "PredictViews by onnx" in second.description
 
 
-def test_a_damaged_file_is_exported_anew(folder: Path, shallow_of: Callable[[str], Model], views_of: Callable[..., list[View]]) -> None:
-    model, views = shallow_of("da3metric-nano"), views_of(3, SIZE)
-    first = make_engine("onnx", model, "cpu", views=3, cache_dir=folder).infer(views, [2], posed=False)
-    (path,) = folder.glob("engines/PredictViews-*/part.onnx")
-    path.write_bytes(path.read_bytes()[:-1000])
-    engine = make_engine("onnx", model, "cpu", views=3, cache_dir=folder)
-    assert_same(engine.infer(views, [2], posed=False), first)
-    assert "PredictViews by onnx" in engine.description
-
-
 def test_without_a_place_to_write_the_plain_network_runs_and_says_what_helps(
     tmp_path: Path, shallow_of: Callable[[str], Model], views_of: Callable[..., list[View]]
 ) -> None:

@@ -51,7 +51,7 @@ def make_engine(
     where = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     chosen, reason = choose(name, where)
     logger.info("engine %s on %s: %s", chosen, where, reason)
-    dtype = _dtype(precision, chosen, where)
+    dtype = precision_of(precision, chosen, where)
     cache = ArtifactCache(model, cache_dir, rebuild)
     programs = Programs(backends(chosen, where, cache), _plain(where), reason)
     return _engine(in_precision(copy.deepcopy(model).eval().to(where), dtype), programs, views)
@@ -65,7 +65,7 @@ def export_graphs(
     Each has part.onnx, strongly typed, and reference.safetensors: inputs, and what PyTorch gives for them in float32. The parts are those
     of `halves`. Raises FileExistsError where there is such a folder already, unless `replace` is set.
     """
-    dtype, cpu, files = _dtype(precision, "tensorrt", torch.device("cpu")), torch.device("cpu"), GraphFiles(folder, replace)
+    dtype, cpu, files = precision_of(precision, "tensorrt", torch.device("cpu")), torch.device("cpu"), GraphFiles(folder, replace)
     _engine(in_precision(copy.deepcopy(model).eval().to(cpu), dtype), Programs([files], Eager(cpu)), views).prepare(size, wanted)
     return files.folders
 
@@ -118,7 +118,8 @@ def in_precision(model: Model, dtype: torch.dtype) -> Model:
     return model
 
 
-def _dtype(precision: str, engine: Name, device: torch.device) -> torch.dtype:
+def precision_of(precision: str, engine: Name, device: torch.device) -> torch.dtype:
+    """What "auto", "fp32", "bf16" or "fp16" stands for. Raises ValueError, naming those there are."""
     if precision == "auto" and device.type != "cuda":
         return torch.float32
     if precision == "auto":

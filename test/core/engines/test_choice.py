@@ -13,7 +13,7 @@ import torch
 
 from da3_core.config import ModelConfig
 from da3_core.engines import ENGINES, AnyViewEngine, make_engine
-from da3_core.engines.choice import choose
+from da3_core.engines.choice import PRECISIONS, Name, choose, precision_of
 from da3_core.engines.tensorrt import MODULES
 from da3_core.model.checkpoint import Model
 
@@ -28,8 +28,25 @@ def pretend(monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...]) -> None
         monkeypatch.setitem(sys.modules, name, module if name in installed else None)
 
 
-def test_the_engines_are_those_of_the_settings() -> None:
-    assert ModelConfig.__dataclass_fields__["engine"].metadata["choices"] == ENGINES
+def test_engines_and_precisions_are_those_of_the_settings() -> None:
+    fields = ModelConfig.__dataclass_fields__
+    assert fields["engine"].metadata["choices"] == ENGINES
+    assert fields["precision"].metadata["choices"] == ("auto", *PRECISIONS)
+
+
+@pytest.mark.parametrize(
+    ("precision", "engine", "device", "expected"),
+    [
+        ("auto", "onnx", CPU, torch.float32),
+        ("auto", "compiled", GPU, torch.bfloat16),
+        ("auto", "tensorrt", GPU, torch.float16),
+        ("fp32", "tensorrt", GPU, torch.float32),
+    ],
+)
+def test_auto_takes_the_precision_that_suits_engine_and_device(
+    precision: str, engine: Name, device: torch.device, expected: torch.dtype
+) -> None:
+    assert precision_of(precision, engine, device) is expected
 
 
 def test_auto_takes_onnx_on_a_cpu_and_says_why(model_of: Callable[[str], Model], tmp_path: Path) -> None:

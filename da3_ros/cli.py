@@ -75,6 +75,7 @@ def _bag(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
         trajectory=given.trajectory,
         rerun=given.rerun,
         dataset=given.export_dataset,
+        model=config.model,
     )
     job.refuse_places()  # before the network is loaded
     summary = run_bag(job, load_engine(config, given.untrained), config.stream, config.output)

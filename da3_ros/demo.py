@@ -73,7 +73,7 @@ def run_demo(folder: Path, seconds: float, config: OfflineConfig, force: bool) -
         new.mkdir()
         path = robot_path(WORLD_SEED, PathSettings(duration_s=seconds, image_hz=IMAGE_HZ, size=IMAGE_SIZE))
         record_drive(files.drive, path)
-        job = BagJob(files.drive, files.output, trajectory=files.trajectory, rerun=files.recording)
+        job = BagJob(files.drive, files.output, trajectory=files.trajectory, rerun=files.recording, model=config.model)
         summary = run_bag(job, engine, config.stream, config.output)
         if not summary.exit_code:
             _report(console, files, path, summary, config, is_trained)

@@ -16,7 +16,7 @@ from typing import Protocol
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from da3_core import Engine, Frame, FrameResult, StaleStamp, Stream, StreamConfig, UnusableFrame
+from da3_core import Engine, Frame, FrameResult, ModelConfig, StaleStamp, Stream, StreamConfig, UnusableFrame
 
 from ..from_msg import StampedTransform
 from ..to_msg import OutputConfig, StreamCounts
@@ -31,6 +31,7 @@ from .survey import survey
 from .writer import BagWriter
 
 log = logging.getLogger(__name__)
+NO_METRES = "no metre is known: it takes odometry or TF and a camera that moves, or a metric model (or --scale.unknown relative)"
 AHEAD = 8  # sets or messages between two threads
 
 
@@ -51,6 +52,7 @@ class BagJob:
     trajectory: Path | None = None
     rerun: Path | None = None
     dataset: Path | None = None
+    model: ModelConfig = field(default_factory=ModelConfig)  # what the engine was made of, for the summary
 
     def refuse_places(self) -> None:
         """Raises BagError when an output is there already, or would fall on the input."""
@@ -84,7 +86,8 @@ def run_bag(job: BagJob, engine: Engine, config: StreamConfig, output: OutputCon
     Raises BagError, and leaves nothing, when the job cannot begin or no image could be processed. SIGINT and SIGTERM end it early.
     """
     job.refuse_places()
-    summary = Summary(str(job.input), str(job.output), values_of(config) | values_of(output, "output."))
+    settings = values_of(job.model) | values_of(config) | values_of(output, "output.")
+    summary = Summary(str(job.input), str(job.output), engine.description, settings)
     job.output.parent.mkdir(parents=True, exist_ok=True)
     with Recording(job.input, scratch=job.output.parent) as recording, ExitStack() as places:
         found = survey(recording, config.poses)
@@ -201,7 +204,7 @@ def _conclude(summary: Summary, source: FrameSource, recording: Recording, out: 
     if not summary.processed:
         raise BagError(f"no image could be processed: {summary.reason()}", summary.exit_code or 1)
     if not summary.has_metres:
-        log.warning("no metre is known: give odometry, TF or a metric model, or take --scale.unknown relative for depth without units")
+        log.warning("%s", NO_METRES)
 
 
 def _make_sinks(job: BagJob, places: ExitStack) -> list[ResultSink]:

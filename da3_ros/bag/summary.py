@@ -31,6 +31,7 @@ class Summary:
 
     input: str
     output: str
+    engine: str
     settings: dict[str, Any]
     plan: list[str] = field(default_factory=list)
     status: Status = "complete"
@@ -108,6 +109,7 @@ class Summary:
             "input": self.input,
             "output": self.output,
             "plan": self.plan,
+            "engine": self.engine,
             "settings": self.settings,
             "status": self.status,
             "message": self.message,

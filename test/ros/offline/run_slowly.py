@@ -14,6 +14,7 @@ from da3_ros.to_msg import OutputConfig
 
 class Slow:
     kind = "any_view"
+    description = "slow"
 
     def __init__(self) -> None:
         self._engine = make_engine("eager", load_model("da3-nano", weights=None))

@@ -307,6 +307,7 @@ class FailingEngine:
     """The engine, until it fails."""
 
     kind = "any_view"
+    description = "fails"
 
     def __init__(self, engine: Engine, calls: int) -> None:
         self._engine, self._calls = engine, calls

@@ -84,6 +84,9 @@ def test_bag_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert len(found["/da3/front/points"]) == 3
     assert {t.child_frame_id for t in found["/tf_static"][0][1].transforms} == {"front_optical", "lidar"}
     assert (tmp_path / "tum" / "rgb.txt").is_file()
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["settings"]["model"], summary["settings"]["window.views"]) == ("da3-nano", 2)
+    assert "eager" in summary["engine"]
     assert run("bag", bag, out, *TINY) == 1
     assert "--force replaces it" in capsys.readouterr().err
 

@@ -46,21 +46,21 @@ class AnyViewTraining(Objective):
 
     def __init__(self, network: AnyView, config: LossConfig, bf16: bool, labels: Labels) -> None:
         super().__init__()
-        self.network, self.config, self.labels, self.measure = network, config, labels, measure
+        self.network, self.config, self.labels = network, config, labels
         self.autocast = partial(autocast, bf16)
 
     def forward(self, samples: Samples, draw: Draw) -> Values:
         """The losses of a batch; "loss" is their weighted sum."""
         samples = self.labels(samples, draw)
         posed = draw.chances[0] < self.config.pose_conditioning
-        if not self.config.matching:
-            return self.measure(self.predict(samples, posed), samples, self.config)
-        backbone = self.network.backbone
-        prediction = self.predict(samples, posed, features_needed(backbone))
+        backbone, teaches = self.network.backbone, self.config.matching > 0
+        prediction = self.predict(samples, posed, features_needed(backbone) if teaches else ())
+        values = measure(prediction, samples, self.config)
+        if not teaches:
+            return values
         with self.autocast(samples.images.device):
             matches = find_matches(samples, backbone.config.patch_size, draw.chances[1])
             matching = matching_loss(backbone, prediction.features, matches).mean()
-        values = self.measure(prediction, samples, self.config)
         return values | {"matching": matching, "loss": values["loss"] + self.config.matching * matching}
 
     def predict(self, samples: Samples, posed: bool, features: Collection[int] = ()) -> Prediction:

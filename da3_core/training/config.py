@@ -104,7 +104,6 @@ class RuntimeConfig:
     parallel: str = setting("ddp", "ddp, or fsdp to shard large models", choices=("ddp", "fsdp"))
     bf16: bool = setting(True, "autocast to bfloat16 on GPUs; losses stay float32")
     compile: bool = setting(True, "compile blocks and heads on GPUs")
-    compile_losses: bool = setting(False, "compile the losses, too: a minute more at the start")
     checkpoint_activations: bool = setting(False, "recompute blocks in the backward pass: less memory, a third more time")
     prefetch: bool = setting(True, "make the next batch on a second CUDA stream")
 

@@ -40,14 +40,14 @@ class GaussianTraining(Objective):
         super().__init__()
         if network.gaussian_head is None:
             raise ValueError("this network has no Gaussian head: choose da3-giant, or a preset with gaussian_head")
-        self.network, self.config, self.measure = network.requires_grad_(False), config, measure
+        self.network, self.config = network.requires_grad_(False), config
         network.gaussian_head.requires_grad_(True)
         self.autocast = partial(autocast, bf16)
         self.rasterise = rasterise or load_rasteriser()
 
     def forward(self, samples: Samples, draw: Draw) -> Values:
         """The losses of a batch; "loss" is their weighted sum."""
-        return self.measure(*self.render(samples), samples, self.config)
+        return measure(*self.render(samples), samples, self.config)
 
     def render(self, samples: Samples) -> tuple[Tensor, Tensor, slice]:
         """Images (B, N, 3, H, W) and depth (B, N, H, W) of all views, and which views the Gaussians were made from."""

@@ -27,7 +27,7 @@ class MetricTraining(Objective):
 
     def __init__(self, network: Mono, config: LossConfig, bf16: bool, labels: Labels) -> None:
         super().__init__()
-        self.network, self.config, self.labels, self.measure = network, config, labels, measure
+        self.network, self.config, self.labels = network, config, labels
         self.autocast = partial(autocast, bf16)
 
     def forward(self, samples: Samples, draw: Draw) -> Values:
@@ -35,7 +35,7 @@ class MetricTraining(Objective):
         if draw.chances[0] < self.config.metric_rotation:
             samples = rotate_samples(samples, quarters=1 if draw.chances[1] < 0.5 else 3)
         samples = self.labels(samples, draw)
-        return self.measure(*self.predict(samples.images), samples, self.config)
+        return measure(*self.predict(samples.images), samples, self.config)
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Canonical depth and sky (B, N, H, W) of images (B, N, 3, H, W) in 0..1."""

@@ -22,7 +22,6 @@ class Objective(nn.Module):
     """A module that the loop trains. `network` is what is saved; parameters that do not require gradients stay as they are."""
 
     network: nn.Module
-    measure: Callable[..., Values]  # what follows the network, a pure function: it may be compiled
 
     @abstractmethod
     def forward(self, samples: Samples, draw: Draw) -> Values:

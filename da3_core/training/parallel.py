@@ -30,8 +30,6 @@ def parallelise(objective: Objective, runtime: RuntimeConfig, processes: Process
         keep_outputs_in_float32(objective)
     if runtime.compile and processes.device.type == "cuda":
         compile_parts(objective)
-    if runtime.compile_losses and processes.device.type == "cuda":
-        objective.measure = torch.compile(objective.measure, dynamic=None)
     if runtime.checkpoint_activations:
         for block in blocks_of(objective):
             replace_forward(block, partial(checkpoint, block.forward, use_reentrant=False))

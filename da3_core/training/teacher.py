@@ -29,14 +29,14 @@ class TeacherTraining(Objective):
 
     def __init__(self, network: Mono, config: LossConfig, bf16: bool, labels: Labels, objects: bool) -> None:
         super().__init__()
-        self.network, self.config, self.labels, self.measure = network, config, labels, measure
+        self.network, self.config, self.labels = network, config, labels
         self.object_output = OutputStack(network.config.head.features // 2, 1) if objects else None
         self.autocast = partial(autocast, bf16)
 
     def forward(self, samples: Samples, draw: Draw) -> Values:
         """The losses of a batch; "loss" is their weighted sum."""
         samples = self.labels(samples, draw)
-        return self.measure(*self.predict(samples.images), samples, self.config)
+        return measure(*self.predict(samples.images), samples, self.config)
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Depth, sky and objects (B, N, H, W) of images (B, N, 3, H, W) in 0..1."""

@@ -35,7 +35,6 @@ from .recorder import Recorder
 from .settings import Parameters
 from .to_msg import RclpyTypes, StreamCounts
 
-ODOMETRY_QOS = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)  # best effort takes from every publisher
 SUCCESS, ERROR = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.ERROR
 
 
@@ -232,8 +231,9 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
             return TfPoses(transforms, node.world_frame)
         T_base_cam = {name: rigid_from_text(camera.extrinsics) for name, camera in self._settings.cameras.items() if camera.extrinsics}
         poses = OdometryPoses(transforms, node.world_frame, T_base_cam, config)
+        qos = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)  # which takes from every publisher
         subscription = self.create_subscription(
-            Odometry, node.odometry_topic, lambda msg: self._on_odometry(poses, msg), ODOMETRY_QOS, qos_overriding_options=OVERRIDABLE
+            Odometry, node.odometry_topic, lambda msg: self._on_odometry(poses, msg), qos, qos_overriding_options=OVERRIDABLE
         )
         entities.callback(self.destroy_subscription, subscription)
         return poses

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.choice import export_graphs
 from da3_core.engines.graphs import GRAPH, REFERENCE
 from da3_core.engines.parity import worst_error
-from da3_core.engines.programs import Program
-from da3_core.engines.tensorrt import import_tensorrt, plan_from_onnx
+from da3_core.engines.programs import Program, ProgramError
+from da3_core.engines.tensorrt import TensorRT, import_tensorrt, plan_from_onnx
 from da3_core.model.checkpoint import Model
 
 onnx = pytest.importorskip("onnx")
@@ -30,6 +33,11 @@ CASES = {  # the other presets have the same operations in other sizes; da3-gian
     ("da3metric-nano", "fp16"): ["PredictViews"],
 }
 TOLERANCE = {"fp32": 2e-5, "fp16": 1e-2}
+
+
+needs_builder = pytest.mark.skipif(
+    find_spec("tensorrt_rtx_bindings") is None, reason="TensorRT for RTX, which builds engines without a GPU, has no wheel here"
+)
 
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
@@ -60,8 +68,34 @@ def test_every_part_gives_in_onnxruntime_what_pytorch_gives_in_float32(case: tup
         assert error < TOLERANCE[precision], folder.name
 
 
+@needs_builder
 def test_tensorrt_builds_an_engine_of_every_part_for_every_chip(case: tuple[str, str, list[Path]]) -> None:
-    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX has no wheel here: it builds engines without a GPU")
     trt, log = import_tensorrt()
     for folder in case[2]:
         assert len(plan_from_onnx(trt, log, folder / GRAPH, CAPABILITIES)) > 1000, folder.name
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor([2.0, 3.0]))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (x * self.factor,)
+
+
+@needs_builder
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the engine may load")
+def test_an_engine_is_built_once_for_a_chip_and_refused_where_it_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a robot whose GPU was taken out."""
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "GeForce RTX 4090")
+    part, inputs, written = Scaled(), [torch.ones(3, 2)], []
+    for capability, complaint in (((8, 9), "does not load .*force"), ((8, 9), "does not load"), ((9, 0), "not for this GPU's SM90")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, capability=capability: capability)
+        with pytest.raises(ProgramError, match=complaint):
+            TensorRT(ArtifactCache(part, tmp_path), torch.device("cpu")).build(part, inputs)
+        written.append({path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()})
+    assert written[0] == written[1] == written[2] and [path.suffix for path in sorted(written[0])] == [".json", ".plan"]
+    (folder,) = (tmp_path / "engines").iterdir()
+    assert folder.name.startswith("Scaled-float32-3x2-") and "-sm89-GeForce-RTX-4090-tensorrt_rtx" in folder.name

@@ -108,8 +108,7 @@ def _demo(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     from .demo import run_demo
     from .flags import OfflineConfig, add_settings, read_settings
 
-    # What da3-nano was trained at; and its own poses are not yet good enough to judge given ones, as mode auto has it.
-    defaults = OfflineConfig().with_setting("preprocess.size", 224).with_setting("mode.mode", "posed")
+    defaults = OfflineConfig().with_setting("preprocess.size", 224)  # what da3-nano was trained at
     parser.add_argument("folder", nargs="?", type=Path, default=Path("da3_demo"), help="new directory (default: da3_demo)")
     parser.add_argument("--seconds", type=_positive, default=12, metavar="S", help="length of the drive")
     parser.add_argument("--force", action="store_true", help="replace an existing directory")

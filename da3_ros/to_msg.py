@@ -226,7 +226,7 @@ def stream_status(
         cameras=[result.camera for result in results],
         mode=anchor.mode,
         mode_reason=anchor.mode_reason,
-        scale=float(anchor.scale.value),
+        scale=float(anchor.scale.value) if anchor.scale.is_metric else nan,
         scale_log_variance=float(anchor.scale.log_variance),
         scale_source=anchor.scale.source,
         window_views=anchor.window_views,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from da3_core.types import ScaleEstimate, ScaleSource
 from da3_ros import to_msg
 from da3_ros.bag.typestore import RosbagsTypes
 from da3_ros.from_msg import rigid_from_msg, stamp_ns, transform_from_odometry, transforms_from_msg
@@ -114,6 +115,12 @@ def test_status() -> None:
     assert dict(zip(msg.stages, msg.stage_s, strict=True)) == {"engine": 0.25, "anchor": 0.5}
     assert (msg.frames_in, msg.frames_out, msg.frames_dropped) == (10, 8, 1)
     assert np.isnan(msg.latency_s)
+
+
+@pytest.mark.parametrize("source", ["network", "none"])
+def test_a_scale_that_is_not_known_is_no_number(source: ScaleSource) -> None:
+    msg = through_wire(to_msg.stream_status(TYPES, [make_result(scale=ScaleEstimate(1.0, 0.0, source))], "odom", COUNTS))
+    assert np.isnan(msg.scale) and msg.scale_source == source
 
 
 def test_a_whole_prediction() -> None:

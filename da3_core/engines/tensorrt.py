@@ -29,7 +29,7 @@ MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")  # the last is w
 NEEDS = (
     "TensorRT comes with JetPack (apt install python3-libnvinfer); on a desktop GPU, pip install 'da3[tensorrt]' brings TensorRT for RTX"
 )
-OPSET = 18  # every TensorRT since 10.0 knows all of it
+OPSET = 18  # the oldest that the exporter writes: TensorRT 10.3 is of 2024
 DTYPES = {
     "FLOAT": torch.float32,
     "HALF": torch.float16,

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from da3_core.engines import AnyViewEngine, FullRecompute
 from da3_core.engines.cache import ArtifactCache
+from da3_core.engines.choice import in_precision
 from da3_core.engines.parity import Checked
 from da3_core.engines.programs import Eager, Program, Programs
+from da3_core.engines.recorded import Recorded
 from da3_core.model.checkpoint import Model
 from da3_core.model.da3 import AnyView
 from da3_core.types import View
@@ -99,3 +101,17 @@ def test_the_reference_is_kept_and_used_again(tmp_path: Path, shallow_of: Callab
         refusals.append(engine_of(model, Checked(backend, ArtifactCache(model, tmp_path))).programs.refusals)
         written.append({path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")})
     assert written[0] == written[1] and list(map(len, refusals)) == [0, len(PARTS)]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_half_precision_on_a_gpu_is_within_the_tolerance_and_records(
+    dtype: torch.dtype, tmp_path: Path, shallow_of: Callable[[str], Model]
+) -> None:
+    model, gpu = in_precision(shallow_of("da3-nano").cuda(), dtype), torch.device("cuda")
+    assert isinstance(model, AnyView)
+    checked = Checked(Eager(gpu), ArtifactCache(model, tmp_path))
+    engine = AnyViewEngine(model, Programs([Recorded(checked, gpu)], Eager(gpu)), VIEWS)
+    engine.prepare(SIZE)
+    assert engine.programs.refusals == [] and tuple(engine.programs.runs) == PARTS

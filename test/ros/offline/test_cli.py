@@ -191,7 +191,7 @@ def test_bench_prints_a_table_and_writes_figures(tmp_path: Path, capsys: pytest.
     [
         (("--model", "da3mono-large"), "take one of da3-nano"),
         (("--size", 30, 42), "multiples of 14"),
-        (("--engine", "tensorrt"), "take auto"),
+        (("--engine", "tensorrt"), "runs on a GPU"),
     ],
 )
 def test_bench_of_what_cannot_be_is_one_line(arguments: tuple[Any, ...], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:

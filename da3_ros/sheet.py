@@ -45,13 +45,15 @@ def draw_sheet(
 
 def _draw_frame(figure: Any, axes: Sequence[Any], frame: ComparedFrame) -> None:
     from matplotlib.colors import LogNorm
+    from matplotlib.ticker import LogLocator, NullLocator
 
     scale = LogNorm(*np.nanpercentile(frame.true_depth_m, (1, 99)))
     error = np.abs(frame.depth_m - frame.true_depth_m) / frame.true_depth_m
     axes[0].imshow(frame.image)
     for axis, depth in zip(axes[1:3], (frame.depth_m, frame.true_depth_m), strict=True):
         shown = axis.imshow(depth, norm=scale, cmap="turbo_r")
-    figure.colorbar(shown, ax=list(axes[1:3]))
+    ticks = LogLocator(subs=(1, 1.5, 2, 3, 5, 7))
+    figure.colorbar(shown, ax=list(axes[1:3]), ticks=ticks, format="%g").ax.yaxis.set_minor_locator(NullLocator())
     figure.colorbar(axes[3].imshow(error, vmin=0, vmax=MAX_ERROR, cmap="gray"), ax=axes[3])
     for axis in axes:
         axis.set_xticks([])

@@ -87,7 +87,7 @@ def run_bag(job: BagJob, engine: Engine, config: StreamConfig, output: OutputCon
     """
     job.refuse_places()
     settings = values_of(job.model) | values_of(config) | values_of(output, "output.")
-    summary = Summary(str(job.input), str(job.output), engine.description, settings)
+    summary = Summary(str(job.input), str(job.output), settings)
     job.output.parent.mkdir(parents=True, exist_ok=True)
     with Recording(job.input, scratch=job.output.parent) as recording, ExitStack() as places:
         found = survey(recording, config.poses)
@@ -109,6 +109,7 @@ def run_bag(job: BagJob, engine: Engine, config: StreamConfig, output: OutputCon
         ):
             for item in items:
                 put(item)
+        summary.engine = engine.description
         _conclude(summary, source, recording, out)
         out.close()
         summary.write(bag / SUMMARY)

@@ -31,8 +31,8 @@ class Summary:
 
     input: str
     output: str
-    engine: str
     settings: dict[str, Any]
+    engine: str = ""  # what ran what, known in the end
     plan: list[str] = field(default_factory=list)
     status: Status = "complete"
     message: str = ""

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import yaml
 
-from da3_core import ScaleEstimate, StreamConfig
+from da3_core import Engine, Prediction, ScaleEstimate, StreamConfig
 from da3_core.datasets import TumRgbdRecording
 from da3_ros.bag.files import DatasetFolder
+from da3_ros.bag.job import BagJob, run_bag
 from da3_ros.bag.plan import SourceOptions
 from da3_ros.from_msg import transforms_from_msg
 from da3_ros.tf_tree import TransformTree
@@ -22,7 +23,7 @@ from da3_ros.to_msg import OutputConfig
 
 from . import bags, messages
 from .bags import HEIGHT, LATENCY_NS, Q_BASE_CAM, WIDTH, stamp_of
-from .conftest import Run
+from .conftest import Run, make_config
 from .reading import depth_of, read_mcap, stamps
 from .results import make_result
 
@@ -254,7 +255,8 @@ def test_options_choose_camera_names_and_topics(tmp_path: Path, out: Path, run: 
 
 def test_frames_reach_the_stream_as_they_are(robot_bag: Path) -> None:
     """Image, calibration and pose of the frames themselves, before any network."""
-    from da3_ros.bag.plan import make_plan
+    from da3_ros.bag.job import BagJob, run_bag
+from da3_ros.bag.plan import make_plan
     from da3_ros.bag.recording import Recording
     from da3_ros.bag.source import FrameSet, FrameSource
     from da3_ros.bag.survey import survey
@@ -273,3 +275,25 @@ def test_frames_reach_the_stream_as_they_are(robot_bag: Path) -> None:
         expected[1, 3] += i * bags.SPEED_M_PER_FRAME
         np.testing.assert_allclose(frame.T_world_cam, expected, atol=1e-9)
     assert len(frames) == FRAMES
+
+
+class EngineThatBuildsAtFirst:
+    """An engine that knows what runs it only once it ran."""
+
+    description = "not built yet"
+
+    def __init__(self, engine: Engine) -> None:
+        self.kind, self._engine = engine.kind, engine
+
+    def infer(self, *arguments: Any, **named: Any) -> Prediction:
+        self.description = "built"
+        return self._engine.infer(*arguments, **named)
+
+    def reset(self) -> None:
+        self._engine.reset()
+
+
+def test_the_summary_names_what_ran_the_network_in_the_end(robot_bag: Path, out: Path, engine: Engine) -> None:
+    summary = run_bag(BagJob(robot_bag, out), EngineThatBuildsAtFirst(engine), make_config(), OutputConfig())
+    assert summary.engine == "built"
+    assert json.loads((out / "summary.json").read_text())["engine"] == "built"

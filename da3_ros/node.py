@@ -317,7 +317,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
     # health
 
     def outlive(self, error: Exception) -> None:
-        """What a callback raised that nobody had thought of."""
+        """What a callback raised that nobody had thought of: it shows in the next diagnostics."""
         self._health.raise_fault("callback", f"{type(error).__name__}: {error}", Level.ERROR)
 
     def _log(self, level: Level, text: str) -> None:
@@ -335,6 +335,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
             self._health.check_silence(self._settings.node.silent_after_s)
             reports += [self._health.camera_report(camera) for camera in self._settings.node.cameras]
         self._diagnostics.publish(reports)
+        self._health.clear("callback")  # told; should it go on, it is told again
 
     def _state_values(self) -> dict[str, str]:
         state = "active" if self._run is not None else "inactive" if self._session is not None else "unconfigured"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from tf2_msgs.msg import TFMessage
 
+HAS_TF2 = find_spec("tf2_ros") is not None  # it tells nobody but the log what it refuses
 OK, WARN, ERROR = (bytes([level]) for level in range(3))
 
 
@@ -183,7 +185,7 @@ def test_too_little_memory_makes_the_window_smaller_for_as_long_as_it_lacks(pati
 def test_tf_that_is_not_there_then_broken_then_gone(start_node: Callable[..., Any]) -> None:
     patient = Patient(start_node, ("camera",), "raw")
     patient.drive_until(lambda: patient.complains("depth", WARN, "no metre is known, so depth is NaN"), tf=False)
-    assert patient.complains("camera camera", WARN, "without a pose: TF does not link camera_optical and odom")
+    assert patient.complains("camera camera", WARN, "goes without a pose")
     patient.recovers()
 
     def send() -> None:
@@ -191,11 +193,12 @@ def test_tf_that_is_not_there_then_broken_then_gone(start_node: Callable[..., An
         T[0, 3] = np.nan
         patient.robot.publish_tf(TFMessage(transforms=[r.transform(patient.number, "odom", "base_link", T)]))
 
-    patient.drive_until(lambda: send() or patient.complains("depth", ERROR, "not a rigid transform"), tf=False)
+    broken = ("camera camera", WARN, "goes without a pose") if HAS_TF2 else ("depth", ERROR, "not a rigid transform")
+    patient.drive_until(lambda: send() or patient.complains(*broken), tf=False)
     assert patient.works()
     patient.recovers()
 
-    patient.drive_until(lambda: patient.complains("camera camera", WARN, "without a pose: no transform from base_link to odom"), tf=False)
+    patient.drive_until(lambda: patient.complains("camera camera", WARN, "goes without a pose"), tf=False)
     assert patient.works()
     patient.recovers()
     patient.drive_until(lambda: patient.status[-1].mode == "posed")

@@ -116,6 +116,7 @@ def test_an_error_that_nobody_thought_of_ends_no_more_than_its_callback(start_no
         robot.drive(range(5))
         robot.wait_for(lambda: "an injected error of a callback" in node.log)
         node.heal("callback_fails")
+        robot.wait_for(lambda: "callback: recovered" in node.log)
         assert images_after(robot, depth, range(5, 12)) >= 4
 
 

@@ -255,8 +255,7 @@ def test_options_choose_camera_names_and_topics(tmp_path: Path, out: Path, run: 
 
 def test_frames_reach_the_stream_as_they_are(robot_bag: Path) -> None:
     """Image, calibration and pose of the frames themselves, before any network."""
-    from da3_ros.bag.job import BagJob, run_bag
-from da3_ros.bag.plan import make_plan
+    from da3_ros.bag.plan import make_plan
     from da3_ros.bag.recording import Recording
     from da3_ros.bag.source import FrameSet, FrameSource
     from da3_ros.bag.survey import survey

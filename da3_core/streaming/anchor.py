@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,7 +88,7 @@ class Anchor:
         T_world_cam = self._cameras(window)
         scale = self._scale.estimate
         self._remember(window, T_world_cam)
-        return [Placement(window.depth(i) * scale.value, T_world_cam[i], window.K(i), scale) for i in newest]
+        return [Placement(_scaled(window.depth(i), scale), T_world_cam[i], window.K(i), scale) for i in newest]
 
     def _needs_chain(self, views: Sequence[View], choice: Choice) -> bool:
         if choice.mode == "metric" or self._kind in ("mono", "metric"):
@@ -156,7 +157,12 @@ def _focal_placement(window: PredictedWindow, index: int, kind: EngineKind) -> P
         scale = ScaleEstimate(_focal_ratio(window), METRIC_BIAS**2, "metric_model")
     elif kind == "metric" and view.K is not None:
         scale = ScaleEstimate(float(_focal(view.K)) / METRIC_FOCAL_PX, METRIC_BIAS**2, "metric_model")
-    return Placement(window.depth(index) * scale.value, view.T_world_cam, window.K(index), scale)
+    return Placement(_scaled(window.depth(index), scale), view.T_world_cam, window.K(index), scale)
+
+
+def _scaled(depth: Tensor, scale: ScaleEstimate) -> Tensor:
+    """By numpy, as torch would wake its thread pool for it, which on a busy machine waits for a core longer than all else takes."""
+    return torch.from_numpy(depth.float().numpy() * np.float32(scale.value))
 
 
 def _focal_ratio(window: PredictedWindow) -> float:

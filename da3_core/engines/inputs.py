@@ -9,10 +9,8 @@ from torch import Tensor, nn
 
 from da3_core.geometry.rigid import invert_rigid
 from da3_core.model.camera import normalise_cameras
+from da3_core.model.images import IMAGE_MEAN, IMAGE_STD
 from da3_core.types import Prediction, View
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Normalise(nn.Module):
@@ -23,8 +21,8 @@ class Normalise(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).reshape(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).reshape(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGE_MEAN).reshape(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGE_STD).reshape(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         return (images.float() / 255 - self.mean) / self.std

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,12 +14,13 @@ from da3_core.geometry.pinhole import fov_from_K
 from da3_core.geometry.rays import points_from_rays, rays_from_cameras
 from da3_core.geometry.rigid import invert_rigid, matrix_product, quaternion_from_rotation, rigid_from_rt
 from da3_core.model import AnyView, normalise_cameras
+from da3_core.model.images import normalise_images
 from da3_core.scenes.sample import Samples
 from da3_core.training import losses
 from da3_core.training.config import LossConfig
 from da3_core.training.data import Draw
 from da3_core.training.matching import features_needed, find_matches, matching_loss
-from da3_core.training.objective import Labels, Objective, Values, autocast, depth_picture, given, normalise_images
+from da3_core.training.objective import Labels, Objective, Values, autocast, depth_picture, given, ground_truth
 from da3_core.training.scores import Scores, depth_scores, median_aligned, rotation_scores
 from da3_core.types import Prediction
 
@@ -52,14 +53,14 @@ class AnyViewTraining(Objective):
     def forward(self, samples: Samples, draw: Draw) -> Values:
         """The losses of a batch; "loss" is their weighted sum."""
         samples = self.labels(samples, draw)
-        posed = draw.chances[0] < self.config.pose_conditioning
+        posed = self._is_posed(draw)
         backbone, teaches = self.network.backbone, self.config.matching > 0
         prediction = self.predict(samples, posed, features_needed(backbone) if teaches else ())
         values = measure(prediction, samples, self.config)
         if not teaches:
             return values
         with self.autocast(samples.images.device):
-            matches = find_matches(samples, backbone.config.patch_size, draw.chances[1])
+            matches = find_matches(samples, backbone.config.patch_size, draw.scene_chances[:, 0].to(samples.depth_m.device))
             matching = matching_loss(backbone, prediction.features, matches).mean()
         return values | {"matching": matching, "loss": values["loss"] + self.config.matching * matching}
 
@@ -74,6 +75,10 @@ class AnyViewTraining(Objective):
             )
         return prediction
 
+    def variant(self, draw: Draw) -> Hashable | None:
+        """Whether cameras are given; with a teacher's labels, unknown."""
+        return self._is_posed(draw) if self.labels is ground_truth else None
+
     def validate(self, samples: Samples, draw: Draw) -> Values:
         """Depth and rotation errors, posed and unposed, by view count."""
         errors: Values = {}
@@ -85,6 +90,9 @@ class AnyViewTraining(Objective):
                 found |= rotation_scores(given(prediction.T_cam_world), samples.T_world_cam)
             errors |= {f"{name}/{draw.n_views}_views/{key}": value for key, value in found.items()}
         return errors
+
+    def _is_posed(self, draw: Draw) -> bool:
+        return draw.chances[0] < self.config.pose_conditioning
 
     def pictures(self, samples: Samples, draw: Draw) -> Values:
         """Pictures (3, H, W) in 0..1 of the first scene's first view."""

@@ -104,6 +104,7 @@ class RuntimeConfig:
     parallel: str = setting("ddp", "ddp, or fsdp to shard large models", choices=("ddp", "fsdp"))
     bf16: bool = setting(True, "autocast to bfloat16 on GPUs; losses stay float32")
     compile: bool = setting(True, "compile blocks and heads on GPUs")
+    record: bool = setting(False, "replay steps from CUDA graphs: rendered worlds and ground truth only, one recording per shape")
     checkpoint_activations: bool = setting(False, "recompute blocks in the backward pass: less memory, a third more time")
     prefetch: bool = setting(True, "make the next batch on a second CUDA stream")
 

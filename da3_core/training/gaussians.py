@@ -11,11 +11,12 @@ from torch import Tensor
 
 from da3_core.geometry.rigid import invert_rigid
 from da3_core.model import AnyView, normalise_cameras
+from da3_core.model.images import normalise_images
 from da3_core.scenes.sample import Samples
 from da3_core.training import affine_losses
 from da3_core.training.config import LossConfig
 from da3_core.training.data import Draw
-from da3_core.training.objective import Objective, Values, autocast, normalise_images
+from da3_core.training.objective import Objective, Values, autocast
 from da3_core.training.teacher import unit_depth
 from da3_core.types import Gaussians
 

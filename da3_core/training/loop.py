@@ -20,9 +20,10 @@ from torch import Tensor
 from da3_core.scenes.sample import Samples
 from da3_core.training.config import ScheduleConfig, TrainConfig, load_config
 from da3_core.training.data import Batches, Draw, Share, draw_step, draw_validation, seeds_text
+from da3_core.training.gradients import make_gradients
 from da3_core.training.make import make_objective, make_source
 from da3_core.training.optimizer import AveragedWeights, learning_rate_factor, make_optimizers, set_learning_rate
-from da3_core.training.parallel import clip_gradients, parallelise
+from da3_core.training.parallel import clip_gradients
 from da3_core.training.processes import Processes, join_processes
 from da3_core.training.report import Report
 from da3_core.training.state import Progress, load_state, newest_checkpoint, save_state, save_weights
@@ -104,7 +105,7 @@ class Trainer:
         processes.barrier()
         device = processes.device
         self.objective = make_objective(config, device)
-        self.trained = parallelise(self.objective, config.runtime, processes)
+        self.gradients = make_gradients(self.objective, config.runtime, processes)
         self.optimizers = make_optimizers(self.objective, config.optimizer)
         self.average = AveragedWeights(self.objective, config.ema)
         self.batches = Batches(make_source(config, device), self._draw, device, config.runtime.prefetch)
@@ -132,15 +133,13 @@ class Trainer:
         factor = learning_rate_factor(step, self.clock.progress(step), self.config.schedule)
         set_learning_rate(self.optimizers, factor)
         draw, samples = self.batches.get(step)
-        values = self.trained(samples, draw)
-        values["loss"].backward()
+        values = self.gradients(samples, draw)
         norm = clip_gradients(self.objective, self.config.optimizer.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
         self.average.update(step)
         self.batches.prepare(step + 1)
-        bad = ~(values["loss"].detach().isfinite() & norm.isfinite())
+        bad = ~(values["loss"].isfinite() & norm.isfinite())
         self.first_bad = torch.where(bad & (self.first_bad < 0), step, self.first_bad)
         self.report.collect(values | {"gradient_norm": norm}, draw.seeds.numel() * draw.n_views)
         self.step += 1

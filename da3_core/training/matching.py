@@ -33,19 +33,21 @@ SAME_DEPTH = 0.05  # relative: a point further behind what is seen there is hidd
 class Matches:
     """Where patches of every view are seen in every view."""
 
-    queries: Tensor  # (Q,) int64 patches, row by row, the same in every view
+    queries: Tensor  # (B, Q) int64 patches, counted row by row, the same in every view of a scene
     patch: Tensor  # (B, N, N, Q) int64: view i, view j, query of i -> the patch of j that sees the middle of the query
     seen: Tensor  # (B, N, N, Q) bool: whether there is one; never in its own view
 
 
-def find_matches(samples: Samples, patch_size: int, chance: float) -> Matches:
-    """Matches of every QUERY_STRIDE-th patch; `chance` in [0, 1) says which one is the first."""
-    _, n, H, W = samples.depth_m.shape
+def find_matches(samples: Samples, patch_size: int, chances: Tensor) -> Matches:
+    """Matches of every QUERY_STRIDE-th patch; `chances` (B,) in [0, 1) say which one is a scene's first."""
+    b, n, H, W = samples.depth_m.shape
     columns, middle = W // patch_size, patch_size // 2
-    queries = torch.arange(int(chance * QUERY_STRIDE), H // patch_size * columns, QUERY_STRIDE, device=samples.depth_m.device)
+    steps = torch.arange(H // patch_size * columns // QUERY_STRIDE, device=samples.depth_m.device)
+    queries = steps * QUERY_STRIDE + (chances * QUERY_STRIDE).long()[:, None]  # (B, Q)
     x, y = queries % columns * patch_size + middle, queries // columns * patch_size + middle
-    depth = samples.depth_m[:, :, y, x]  # (B, N, Q)
-    points = directions_from_pixels((torch.stack([x, y], -1) + 0.5).expand(*depth.shape, 2), samples.K) * depth[..., None]
+    depth = samples.depth_m.flatten(2).gather(2, (y * W + x).unsqueeze(1).expand(b, n, -1))  # (B, N, Q)
+    pixels = torch.stack([x, y], -1).unsqueeze(1).expand(b, n, -1, 2) + 0.5
+    points = directions_from_pixels(pixels, samples.K) * depth[..., None]
     T_there_here = matrix_product(invert_rigid(samples.T_world_cam).unsqueeze(1), samples.T_world_cam.unsqueeze(2))  # (B, N, N, 4, 4)
     there = rotate(T_there_here[..., None, :3, :3], points.unsqueeze(2)) + T_there_here[..., None, :3, 3]  # (B, N, N, Q, 3)
     pixels, z = project(there, samples.K.unsqueeze(1).expand(-1, n, -1, -1, -1)), there[..., 2]
@@ -88,5 +90,6 @@ def _queries_and_keys(attention: Attention, x: Tensor, queries: Tensor) -> tuple
     width = x.shape[-1] // attention.heads
     (wq, wk, _), (bq, bk, _) = attention.qkv.weight.chunk(3), attention.qkv.bias.chunk(3)
     head = slice(HEAD * width, (HEAD + 1) * width)
-    q, k = F.linear(x[:, :, queries], wq[head], bq[head]), F.linear(x, wk[head], bk[head])
+    asked = x.gather(2, queries[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[-1]))
+    q, k = F.linear(asked, wq[head], bq[head]), F.linear(x, wk[head], bk[head])
     return attention.q_norm(q), attention.k_norm(k)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
 from functools import partial
 
@@ -11,12 +12,13 @@ from torch import Tensor
 from da3_core.geometry.rigid import matrix_product
 from da3_core.model import Mono, metres_from_canonical
 from da3_core.model.da3 import CANONICAL_FOCAL_PX
+from da3_core.model.images import normalise_images
 from da3_core.model.sky import SKY_THRESHOLD
 from da3_core.scenes.sample import Samples
 from da3_core.training import affine_losses, losses
 from da3_core.training.config import LossConfig
 from da3_core.training.data import Draw
-from da3_core.training.objective import Labels, Objective, Values, autocast, depth_picture, normalise_images
+from da3_core.training.objective import Labels, Objective, Values, autocast, depth_picture, ground_truth
 from da3_core.training.scores import depth_scores, sky_scores
 
 
@@ -32,10 +34,18 @@ class MetricTraining(Objective):
 
     def forward(self, samples: Samples, draw: Draw) -> Values:
         """The losses of a batch; "loss" is their weighted sum."""
-        if draw.chances[0] < self.config.metric_rotation:
-            samples = rotate_samples(samples, quarters=1 if draw.chances[1] < 0.5 else 3)
+        samples = rotate_samples(samples, self._quarters(draw))
         samples = self.labels(samples, draw)
         return measure(*self.predict(samples.images), samples, self.config)
+
+    def variant(self, draw: Draw) -> Hashable | None:
+        """How far the images are rotated; with a teacher's labels, unknown."""
+        return self._quarters(draw) if self.labels is ground_truth else None
+
+    def _quarters(self, draw: Draw) -> int:
+        if draw.chances[0] >= self.config.metric_rotation:
+            return 0
+        return 1 if draw.chances[1] < 0.5 else 3
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Canonical depth and sky (B, N, H, W) of images (B, N, 3, H, W) in 0..1."""

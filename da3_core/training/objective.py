@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 
 import torch
@@ -15,8 +15,6 @@ from da3_core.training.data import Draw
 Values = dict[str, Tensor]
 Labels = Callable[[Samples, Draw], Samples]
 
-IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
 
 class Objective(nn.Module):
     """A module that the loop trains. `network` is what is saved; parameters that do not require gradients stay as they are."""
@@ -26,6 +24,10 @@ class Objective(nn.Module):
     @abstractmethod
     def forward(self, samples: Samples, draw: Draw) -> Values:
         """Scalars of a batch; "loss" is what is minimised."""
+
+    def variant(self, draw: Draw) -> Hashable | None:
+        """What `forward` decides on the host: steps alike in this, and in shape, run the same kernels. None: it may be anything."""
+        return None
 
     @abstractmethod
     def validate(self, samples: Samples, draw: Draw) -> Values:
@@ -51,12 +53,6 @@ def ground_truth(samples: Samples, draw: Draw) -> Samples:
 def autocast(bf16: bool, device: torch.device) -> AbstractContextManager[None]:
     """bfloat16 inside where asked for and on a GPU; losses are to be computed outside."""
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16 and device.type == "cuda")
-
-
-def normalise_images(images: Tensor) -> Tensor:
-    """RGB (..., 3, H, W) in 0..1 as the network takes it."""
-    mean, std = (images.new_tensor(x).reshape(3, 1, 1) for x in (IMAGE_MEAN, IMAGE_STD))
-    return (images - mean) / std
 
 
 def depth_picture(depth: Tensor, valid: Tensor) -> Tensor:

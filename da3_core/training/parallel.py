@@ -35,7 +35,7 @@ def parallelise(objective: Objective, runtime: RuntimeConfig, processes: Process
             replace_forward(block, partial(checkpoint, block.forward, use_reentrant=False))
     if runtime.parallel == "fsdp":
         return _shard(objective, processes)
-    if processes.count == 1:
+    if processes.count == 1 or runtime.record:  # which averages by itself
         return objective
     # Steps with and without given cameras use different parameters.
     return DistributedDataParallel(objective, find_unused_parameters=True, gradient_as_bucket_view=True)

@@ -17,6 +17,7 @@ from da3_core.training.objective import ground_truth
 from .fixed_batch import ANY_VIEW, fixed_draw
 
 PATCH = 14
+FIRST = torch.zeros(1)  # the queries begin with the first patch
 
 
 def a_room() -> Samples:
@@ -25,12 +26,12 @@ def a_room() -> Samples:
 
 def test_matches_see_the_same_point() -> None:
     samples = a_room()
-    matches = find_matches(samples, PATCH, 0.0)
+    matches = find_matches(samples, PATCH, FIRST)
     points = unproject(samples.depth_m, samples.K) @ samples.T_world_cam[..., :3, :3].mT[:, :, None]
     points = (points + samples.T_world_cam[:, :, None, None, :3, 3])[0]  # (N, H, W, 3)
     count = 0
     for i, j, q in matches.seen[0].nonzero().tolist():
-        row, column = divmod(int(matches.queries[q]), 112 // PATCH)
+        row, column = divmod(int(matches.queries[0, q]), 112 // PATCH)
         point = points[i, row * PATCH + PATCH // 2, column * PATCH + PATCH // 2]
         row, column = divmod(int(matches.patch[0, i, j, q]), 112 // PATCH)
         patch = points[j, row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH]
@@ -42,16 +43,16 @@ def test_matches_see_the_same_point() -> None:
 
 def test_no_view_matches_itself_and_the_hidden_is_not_seen() -> None:
     samples = a_room()
-    seen = find_matches(samples, PATCH, 0.0).seen
+    seen = find_matches(samples, PATCH, FIRST).seen
     assert not seen.diagonal(dim1=1, dim2=2).any()
     walled = dataclasses.replace(samples, depth_m=samples.depth_m * torch.tensor([1.0, 0.3, 1.0]).view(1, 3, 1, 1))
-    hidden = find_matches(walled, PATCH, 0.0).seen
+    hidden = find_matches(walled, PATCH, FIRST).seen
     assert not hidden[:, 0, 1].any() and hidden[:, 0, 2].equal(seen[:, 0, 2])
 
 
 def test_the_chance_moves_the_queries() -> None:
     samples = a_room()
-    first = [int(find_matches(samples, PATCH, chance).queries[0]) for chance in (0.0, 0.5, 0.99)]
+    first = [int(find_matches(samples, PATCH, torch.tensor([chance])).queries[0, 0]) for chance in (0.0, 0.5, 0.99)]
     assert first == list(range(QUERY_STRIDE))
 
 

@@ -62,7 +62,7 @@ class Recorded:
         program = self._backend.build(part, inputs)
         flags = torch.backends.cudnn.flags(enabled=True, benchmark=True)
         try:
-            with torch.cuda.device(self._device), flags, fast_attention(self._device):
+            with torch.no_grad(), torch.cuda.device(self._device), flags, fast_attention(self._device):
                 return Recording(program, inputs, self._device, self._pool)
         except RuntimeError as error:
             raise ProgramError(f"it does not record as a CUDA graph ({error})") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 
+import cv2
 import rclpy
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -18,12 +20,15 @@ from rclpy.task import Future
 from .node import DepthNode
 
 EXIT_S = 1.5  # from a signal to the end, whatever an engine is busy with
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 SWITCH_S = 0.0005  # callbacks and worker hand the interpreter over this soon: by default one may hold up the other for 5 ms
 
 
 def main(make_node: Callable[[], DepthNode] = DepthNode) -> None:
     """Runs the node until a signal, and ends within two seconds of it."""
+    _keep_freed_memory()
     sys.setswitchinterval(SWITCH_S)
+    cv2.setNumThreads(1)  # a second thread saves nothing at a camera's image sizes, and waits for a core where others work
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     ended = Future()
     threading.Thread(target=_end, args=(_signal_pipe(), ended), name="da3-end", daemon=True).start()
@@ -42,6 +47,14 @@ def main(make_node: Callable[[], DepthNode] = DepthNode) -> None:
     del node, executor
     gc.collect()  # with the last reference to the node goes its shared memory
     os._exit(0)  # torch alone takes a second to unload
+
+
+def _keep_freed_memory() -> None:
+    """Every image takes megabytes and frees them: given back to the system, they would cost a page fault for each 4 kB of the next."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # glibc's
+        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(M_TRIM_THRESHOLD, 256 << 20)
 
 
 def _spin(executor: SingleThreadedExecutor, node: DepthNode, ended: Future) -> None:

@@ -27,6 +27,7 @@ from da3_core import BUILT_IN_WEIGHTS, load_model, save_model
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "test" / "ros" / "live"))
 import robot as r
+import world
 
 DOMAIN_ID = 13
 SILENT_S = 3.0
@@ -58,6 +59,7 @@ class Soak:
     def __init__(self, model: str, hz: float, size: int) -> None:
         program = Path(get_package_prefix("da3")) / "lib" / "da3" / "da3_node"
         parameters = {"model": model, "preprocess.size": size, "save_voxel_m": 0.05, "save_max_points": 200_000}
+        parameters |= {"image_width_px": world.WIDTH_PX, "image_height_px": world.HEIGHT_PX}  # the engine is built before the clock starts
         words = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
         environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN_ID)}
         self.process = subprocess.Popen([sys.executable, str(program), "--ros-args", *words], env=environment)

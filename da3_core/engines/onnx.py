@@ -37,6 +37,7 @@ class OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = ERRORS_ONLY
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # what reads, publishes and writes wants the cores, too
         try:
             path = self._cache.get(part, inputs, "part.onnx", made_for, lambda path: write_onnx(part, inputs, path))
             return _program(onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]))

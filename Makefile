@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/da3 demo demo_output --force
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 ros-test:
 	scripts/ros_test.sh

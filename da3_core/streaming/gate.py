@@ -121,9 +121,12 @@ class PoseGate:
         return self.is_open and not may_wait and bool(_moving_pairs(views).numel())
 
     def check(self, window: PredictedWindow, T_cam_window: Tensor) -> None:
-        """Takes in the cameras (N, 4, 4) that are predicted for a window of posed views without their poses."""
+        """Takes in the cameras (N, 4, 4) that are predicted for a window of posed views without their poses.
+
+        Cameras that are not finite (a nested network that sees sky only) speak neither for the poses nor against them.
+        """
         pairs = _moving_pairs(window.views)
-        if not pairs.numel():
+        if not pairs.numel() or not bool(T_cam_window.isfinite().all()):
             return
         given = torch.stack([view.T_world_cam for view in window.views if view.T_world_cam is not None])
         found = disagreement(given, T_cam_window.double(), pairs, self._min_baseline_m)

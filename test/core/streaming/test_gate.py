@@ -96,6 +96,17 @@ def test_the_cameras_of_a_rig_at_one_time_say_nothing_of_its_odometry(room) -> N
     assert gate.is_due(window_along(room, camera="a").views)
 
 
+def test_a_window_that_shows_the_network_nothing_says_nothing_of_its_odometry(room) -> None:
+    gate, window = PoseGate(ModeConfig(), ScaleConfig()), without_images(window_along(room))
+    good = in_another_gauge(stacked([view.T_world_cam.numpy() for view in window.views]), room)
+    bad = in_another_gauge(stacked([room.pose(z=0.3 * k, yaw_deg=40 * k) for k in range(3)]), room)
+    blind = good.clone()
+    blind[:, :3, 3] = torch.nan  # as a nested network has it that sees sky only
+    assert [checked(gate, window, T) for T in (good, blind, blind, blind)] == [True] * 4
+    assert "agree with the predicted ones: rotation by 0.0 deg" in gate.reason
+    assert [checked(gate, window, T) for T in (bad, bad, blind, blind, blind)] == [True] + [False] * 4
+
+
 def test_where_network_and_odometry_differ_the_images_decide(room) -> None:
     window = window_along(room)
     T_world_cam = stacked([view.T_world_cam.numpy() for view in window.views])

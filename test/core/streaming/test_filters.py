@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from da3_core.config import FilterConfig
 from da3_core.streaming.filters import without_untrusted
@@ -39,3 +40,12 @@ def test_flying_pixels_go_and_slopes_stay() -> None:
 def test_what_is_not_finite_or_not_in_front_is_no_depth() -> None:
     depth = np.array([[np.nan, np.inf, 0.0, -1.0, 2.0]], np.float32)
     np.testing.assert_array_equal(np.isnan(without_untrusted(depth, None, None, KEEP_ALL)), [[True, True, True, True, False]])
+
+
+@pytest.mark.parametrize("unknown", [np.nan, np.inf])
+def test_beside_what_is_not_finite_there_is_an_edge_on_every_side(unknown: float) -> None:
+    depth = np.ones((40, 50), np.float32)
+    depth[17, 23] = unknown
+    around = np.zeros(depth.shape, bool)
+    around[16:19, 22:25] = True
+    np.testing.assert_array_equal(np.isnan(without_untrusted(depth, None, None, FilterConfig(edge_ratio=0.1))), around)

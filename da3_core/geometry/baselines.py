@@ -15,8 +15,8 @@ def scale_from_baselines(centres_given: Tensor, centres_predicted: Tensor, min_b
     """(scale, variance of its logarithm): what multiplies predicted units to give those of `centres_given`, both (N, 3).
 
     The median ratio of the longer pairwise baselines. Unlike a similarity it needs no orientation, so two cameras or a straight
-    line are enough, and rotation does not enter. Baselines below `min_baseline`, in given units, are not looked at: standing
-    still, turning on the spot and jitter give None, as does a network that saw no motion. Waits for the device.
+    line are enough, and rotation does not enter. None where no given baseline reaches `min_baseline`: standing still, turning on
+    the spot and jitter tell nothing; nor does a network that saw no motion. Waits for the device.
     """
     i, j = torch.triu_indices(len(centres_given), len(centres_given), offset=1, device=centres_given.device)
     given = (centres_given[i] - centres_given[j]).double().norm(dim=-1)

@@ -22,8 +22,10 @@ def camera_from_rays(
 
     rays: (..., h, w, 6), direction then origin. confidence: (..., h, w), not negative. generator: of the draws, on the CPU.
     Computed in float64, given back in the type of `rays`; not differentiable.
-    Raises ValueError when the directions of a view are not those of any pinhole camera.
+    Raises ValueError when the directions of a view are not those of any pinhole camera, or anything is not finite.
     """
+    if not bool(rays.isfinite().all() & confidence.isfinite().all()):
+        raise ValueError("these rays or their confidences are not finite: predict them in float32, or take the camera decoder's cameras")
     *batch, h, w, _ = rays.shape
     directions, origins = rays.detach().double().reshape(-1, h * w, 6).chunk(2, -1)
     weights = confidence.detach().double().reshape(-1, h * w)

@@ -1,4 +1,4 @@
-"""Bringing one depth map to another's units: by the ratio of medians, by a scale, by scale and shift, or by the latter robustly.
+"""Bringing one depth map to another's units: by the ratio of medians, by scale and shift, or by the latter robustly.
 
 Depths are (..., P): flatten what is to share one scale. Solved in float64, given back in the type of `depth`.
 """
@@ -19,14 +19,6 @@ def median_scale(depth: Tensor, reference: Tensor, valid: Tensor) -> Tensor:
     scale: Tensor = torch.where(valid, reference, nan).nanmedian(-1).values / torch.where(valid, depth, nan).nanmedian(-1).values
     _check(scale.isfinite() & (scale > 0))
     return scale
-
-
-def least_squares_scale(depth: Tensor, reference: Tensor, weights: Tensor) -> Tensor:
-    """(...,): s minimising sum w (s depth - reference)^2. Raises ValueError where nothing has weight or depth is zero."""
-    d, r, w = depth.double(), reference.double(), weights.double()
-    scale = (w * d * r).sum(-1) / (w * d * d).sum(-1)
-    _check(scale.isfinite())
-    return scale.to(depth.dtype)
 
 
 def least_squares_scale_shift(depth: Tensor, reference: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

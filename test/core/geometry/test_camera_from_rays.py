@@ -85,6 +85,15 @@ def test_rays_all_alike_are_refused(direction):
         camera_from_rays(rays, torch.ones(16, 24), (H, W))
 
 
+def test_rays_that_are_not_finite_are_refused(random_rigid):
+    rays = rays_from_cameras(random_rigid(4), intrinsics(70, 75, 42, 28), (H, W), (16, 24))
+    broken, confidence = rays.clone(), torch.ones(16, 24)
+    broken[3, 4, 0] = torch.nan
+    for arguments in ((broken, confidence), (rays, torch.full_like(confidence, torch.inf))):
+        with pytest.raises(ValueError, match="not finite"):
+            camera_from_rays(*arguments, (H, W))
+
+
 def test_parity_with_the_reference(parity):
     case = parity("cases")
     T, K = camera_from_rays(case["rays"], torch.ones(1, 4, 32, 48), (56, 84))

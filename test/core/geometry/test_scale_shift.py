@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from da3_core.geometry.scale_shift import least_squares_scale, least_squares_scale_shift, median_scale, ransac_scale_shift
+from da3_core.geometry.scale_shift import least_squares_scale_shift, median_scale, ransac_scale_shift
 
 scales, shifts, seeds = st.floats(0.05, 20), st.floats(-3, 3), st.integers(0, 2**31)
 
@@ -18,7 +18,6 @@ def test_constructed_scales_and_shifts_come_back(seed, scale, shift):
     d, valid = depths(seed, 2, 3, 40), torch.ones(2, 3, 40, dtype=torch.bool)
     expected = torch.full((2, 3), scale, dtype=torch.float64)
     torch.testing.assert_close(median_scale(d, scale * d, valid), expected)
-    torch.testing.assert_close(least_squares_scale(d, scale * d, valid), expected)
     for solve in (least_squares_scale_shift, ransac_scale_shift):
         s, t = solve(d, scale * d + shift, valid)
         torch.testing.assert_close(s, expected, rtol=1e-6, atol=1e-6)
@@ -33,7 +32,6 @@ def test_invalid_pixels_do_not_count(seed):
     valid = torch.rand(60, generator=torch.Generator().manual_seed(seed)) < 0.7
     dirty = torch.where(valid, reference, torch.tensor(1e6, dtype=torch.float64))
     torch.testing.assert_close(median_scale(d, dirty, valid), median_scale(d[valid], reference[valid], valid[valid]))
-    torch.testing.assert_close(least_squares_scale(d, dirty, valid), least_squares_scale(d[valid], reference[valid], valid[valid]))
     for solve in (least_squares_scale_shift, ransac_scale_shift):
         s, t = solve(d, dirty, valid)
         torch.testing.assert_close(torch.stack([s, t]), torch.tensor([2.0, 1.0], dtype=torch.float64), rtol=1e-6, atol=1e-6)
@@ -41,7 +39,6 @@ def test_invalid_pixels_do_not_count(seed):
 
 def test_least_squares_by_hand():
     d, r = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 2.0, 5.0])
-    assert least_squares_scale(d, r, torch.ones(3)).item() == pytest.approx(21 / 14)
     s, t = least_squares_scale_shift(d, r, torch.ones(3))
     assert (s.item(), t.item()) == pytest.approx((1.5, 0.0))
     s, t = least_squares_scale_shift(d, r, torch.tensor([1.0, 1.0, 0.0]))
@@ -82,8 +79,6 @@ def test_what_determines_no_scale_is_refused():
     d, none = torch.ones(10), torch.zeros(10, dtype=torch.bool)
     with pytest.raises(ValueError, match="too few"):
         median_scale(d, d, none)
-    with pytest.raises(ValueError, match="too few"):
-        least_squares_scale(d, d, none)
     with pytest.raises(ValueError, match="the same"):
         least_squares_scale_shift(d, torch.rand(10), ~none)
     with pytest.raises(ValueError, match="disagree in sign"):

@@ -166,8 +166,9 @@ def read_config(folder: Path) -> ModelConfig:
         if "architecture" in content:
             return config_from_architecture(content["architecture"])
         return PRESETS[content["model_name"]]
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} has no {CONFIG_FILE}: give a folder with {CONFIG_FILE} and {WEIGHTS_FILE}") from None
+    except (FileNotFoundError, NotADirectoryError):
+        remedy = f"give a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, or one of {', '.join(PRESETS)}"
+        raise CheckpointError(f"{folder} has no {CONFIG_FILE}: {remedy}") from None
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{path} is not JSON ({error}): download or save the checkpoint again") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:

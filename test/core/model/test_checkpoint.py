@@ -135,6 +135,8 @@ def test_what_is_not_there_is_named(saved, tmp_path, monkeypatch):
         load_model(folder)
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
         load_model(tmp_path)
+    with pytest.raises(CheckpointError, match="give a folder"):
+        load_model(folder / "config.json")
     with pytest.raises(CheckpointError, match="no folder, no repository on the Hub and no preset"):
         load_model("da3-tiny")
     monkeypatch.setattr(checkpoint, "BUILT_IN_WEIGHTS", tmp_path)
@@ -167,7 +169,7 @@ def test_random_weights_need_no_file(saved):
     assert not torch.equal(random.backbone.cls_token, model.backbone.cls_token)
     with torch.device("meta"):
         assert load_model("depth-anything/DA3-SMALL", weights=None, device="meta").config == PRESETS["da3-small"]
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="one of da3-nano, da3-small"):
         load_model("da3-tiny", weights=None)
 
 

@@ -13,7 +13,7 @@ from da3_core.engines.export import OPSET, write_onnx
 from da3_core.engines.programs import Program, ProgramError
 
 ERRORS_ONLY = 3  # it warns of every constant that it leaves to run time
-NEEDS = "pip install 'da3[onnx]'"
+NEEDS = "pip install onnx onnxscript onnxruntime"
 
 
 class OnnxRuntime:

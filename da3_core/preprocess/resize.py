@@ -53,11 +53,14 @@ class Resize:
 
     def output_image(self, image: Uint8Array) -> Uint8Array:
         """The network's field of view at the input's resolution."""
-        left, top = (offset / scale for offset, scale in zip(self.offset, self.per_axis, strict=True))
         if self.output == self.input:
             return image
-        shift = np.array([[1, 0, left], [0, 1, top]])
-        return np.asarray(cv2.warpAffine(image, shift, self.output, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP), np.uint8)
+        (w, h), (network_w, network_h) = self.output, self.network
+        output_to_input = np.linalg.inv(self.network_K(np.eye(3))) @ np.diag([network_w / w, network_h / h, 1.0])
+        output_to_input[:2, 2] += output_to_input[[0, 1], [0, 1]] / 2 - 0.5  # warpAffine counts from the first pixel's centre
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        warped = cv2.warpAffine(image, output_to_input[:2], self.output, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(warped, np.uint8)
 
 
 def plan_resize(width: int, height: int, size: int, method: str = "upper_bound_resize") -> Resize:

@@ -63,6 +63,14 @@ def test_lenses_are_opencvs(model: DistortionModel, x: float, y: float) -> None:
     np.testing.assert_allclose(lens_from_calibration(camera).pixels(np.array([x, y])), expected, atol=1e-6)
 
 
+def test_skewed_pixels_are_straightened() -> None:
+    camera = Calibration(WIDTH, HEIGHT, np.array([[200.0, 9, 159.5], [0, 200, 119.5], [0, 0, 1]]))
+    pixel = lens_from_calibration(camera).pixels(np.array([0.1, 0.2]))
+    np.testing.assert_allclose(pixel, (camera.K @ [0.1, 0.2, 1])[:2] + 0.5)
+    rectifier = make_rectifier(WIDTH, HEIGHT, camera, PreprocessConfig(size=154))
+    assert rectifier.K is not None and rectifier.K[0, 1] == 0
+
+
 @pytest.mark.parametrize("size", [98, 154, 308], ids=["shrunk twice", "shrunk once", "about as it is"])
 @pytest.mark.parametrize("model", LENSES)
 def test_the_rectified_image_is_what_a_centred_pinhole_with_its_K_sees(model: DistortionModel, size: int) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from da3_core.preprocess import plan_cover, plan_resize
+from da3_core.preprocess import Resize, plan_cover, plan_resize
 
 PARITY = Path(__file__).resolve().parents[3] / ".." / "shared" / "parity" / "preprocess"
 needs_parity = pytest.mark.skipif(not PARITY.exists(), reason=f"the shared parity cases are not at {PARITY}")
@@ -55,3 +55,19 @@ def test_another_camera_fills_the_first_ones_size_and_keeps_its_aspect(width: in
     assert plan.network_image(image).shape == (126, 168, 3)
     assert plan.output_image(image).shape == (plan.output[1], plan.output[0], 3)
     assert min(width - plan.output[0], height - plan.output[1]) == pytest.approx(0, abs=1)
+
+
+@pytest.mark.parametrize(
+    "plan", [plan_resize(62, 47, 80, "upper_bound_crop"), plan_resize(47, 62, 30, "lower_bound_crop"), plan_cover(62, 47, (56, 28))]
+)
+def test_what_a_crop_leaves_is_at_the_inputs_size_where_it_is_at_the_networks(plan: Resize) -> None:
+    (width, height), (w, h) = plan.input, plan.output
+    assert plan.output != plan.input
+    column, row = np.meshgrid(4 * np.arange(width), 4 * np.arange(height))  # four levels from pixel to pixel
+    output = plan.output_image(np.stack([column, row, row], -1).astype(np.uint8))
+    assert output.shape == (h, w, 3)
+    input_from_network = np.linalg.inv(plan.network_K(np.eye(3)))
+    network_from_output = np.diag([plan.network[0] / w, plan.network[1] / h, 1])
+    x, y = np.meshgrid(np.arange(w) + 0.5, np.arange(h) + 0.5)
+    expected = np.stack([x, y, np.ones_like(x)], -1) @ (input_from_network @ network_from_output).T
+    np.testing.assert_allclose(output[..., :2], 4 * (expected[..., :2] - 0.5), atol=0.75)

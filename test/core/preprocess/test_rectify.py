@@ -87,6 +87,13 @@ def test_the_rectified_image_is_what_a_centred_pinhole_with_its_K_sees(model: Di
 
 
 @pytest.mark.parametrize("model", LENSES)
+def test_what_a_smaller_image_cannot_show_does_not_alias(model: DistortionModel) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)  # its standard deviation is 74 levels
+    small = make_rectifier(WIDTH, HEIGHT, calibration(model), PreprocessConfig(size=98)).network_image(noise)
+    assert small.std() < 25  # the mean of three by three pixels
+
+
+@pytest.mark.parametrize("model", LENSES)
 def test_the_image_at_the_inputs_size_goes_with_its_K(model: DistortionModel) -> None:
     camera = calibration(model)
     rectifier = make_rectifier(WIDTH, HEIGHT, camera, PreprocessConfig(size=154, output_size="input"))

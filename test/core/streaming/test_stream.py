@@ -66,6 +66,27 @@ def test_a_new_calibration_or_size_begins_a_new_window_and_is_told(room) -> None
     assert "changed" in stream.register([larger])[0].events[0]
 
 
+def test_a_new_distortion_alone_is_a_new_calibration(room) -> None:
+    engine = room.Engine()
+    stream = Stream(engine, room.config)
+    bent = dataclasses.replace(room.calibration, distortion_model="plumb_bob", D=(-0.1, 0.0, 0.0, 0.0, 0.0))
+    more = dataclasses.replace(bent, D=(-0.2, 0.0, 0.0, 0.0, 0.0))
+    calibrations = (bent, bent, more, dataclasses.replace(more, distortion_model="rational_polynomial"))
+    frames = [dataclasses.replace(room.frame(engine, k, room.pose()), calibration=c) for k, c in enumerate(calibrations)]
+    assert [len(stream.register([frame])[0].events) for frame in frames] == [0, 0, 1, 1]
+
+
+def test_cameras_of_a_rig_that_differ_in_size_come_out_at_that_of_the_first(room) -> None:
+    engine = room.Engine()
+    rear_calibration = Calibration(128, 128, np.array([[100.0, 0, 63.5], [0, 100.0, 63.5], [0, 0, 1]]))
+    rear = room.frame(engine, 0, room.pose(), camera="rear")
+    rear = dataclasses.replace(rear, image=np.zeros((128, 128, 3), np.uint8), calibration=rear_calibration)
+    results = Stream(engine, room.config).register([room.frame(engine, 0, room.pose()), rear])
+    assert [result.image.shape for result in results] == [(56, 84, 3)] * 2
+    assert [result.depth_m.shape for result in results] == [(56, 84)] * 2
+    assert results[1].K[0, 0] == pytest.approx(100 * 84 / 128)  # its width fills the image, its height is cropped
+
+
 def test_an_unposed_trajectory_goes_on_from_where_it_was_after_a_new_calibration(room) -> None:
     engine = room.Engine()
     stream = Stream(engine, room.configured(scale=ScaleConfig(unknown="relative")))

@@ -277,6 +277,36 @@ def test_a_metric_model_needs_the_focal_length_and_nothing_else(room) -> None:
     np.testing.assert_array_equal(with_poses.results[-1].T_world_cam, path[-1])
 
 
+def test_a_metric_model_takes_the_mean_of_both_focal_lengths(room) -> None:
+    engine = room.Engine(kind="metric")
+    oblong = dataclasses.replace(room.calibration, K=room.calibration.K * np.array([[1.1, 1, 1], [1, 0.9, 1], [1, 1, 1]]))
+    frame = dataclasses.replace(room.frame(engine, 0, room.pose()), calibration=oblong)
+    depth_m = Stream(engine, room.config).register([frame])[0].depth_m
+    assert np.nanmedian(depth_m / room.depth(room.pose()).numpy()) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_window_of_sky_alone_has_no_depth_and_does_not_end_the_trust_in_odometry(room) -> None:
+    class Overcast(room.Engine):
+        """A nested network that sees nothing but sky half of the time."""
+
+        def infer(self, views, wanted, posed):  # type: ignore[no-untyped-def]
+            prediction = super().infer(views, wanted, posed)
+            if not 6 <= len(self.truth) <= 14:
+                return prediction
+            prediction.T_cam_world[:, :3, 3] = torch.nan
+            return dataclasses.replace(prediction, depth=prediction.depth * torch.nan if wanted else None)
+
+    path = [room.pose(z=-2 + 0.1 * k) for k in range(20)]
+    drive = room.drive(Overcast(kind="nested"), path, path, room.configured(mode=ModeConfig(gate_interval=1)))
+    assert set(drive.modes) == {"posed"}
+    blind = np.isnan(drive.depth_ratios)
+    assert blind.tolist() == [6 <= k + 1 <= 14 for k in range(20)]
+    for result, T in drive:
+        np.testing.assert_array_equal(result.T_world_cam, T)
+    assert {source for source, is_blind in zip(drive.sources, blind, strict=True) if is_blind} == {"none"}
+    assert errors(drive.depth_ratios[~blind]).max() < 0.15
+
+
 def test_a_relative_model_has_no_metres(room) -> None:
     path = [room.pose(z=0.5 * k) for k in range(3)]
     drive = room.drive(room.Engine(kind="mono"), path, path)

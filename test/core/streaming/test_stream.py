@@ -161,7 +161,7 @@ def test_memory_does_not_grow(room) -> None:
         return len(gc.get_objects())
 
     before, after = register(0, 100), register(100, 300)
-    assert after < 1.01 * before + 50
+    assert after - before < 100  # one object a frame would be twice as many
 
 
 @pytest.fixture(scope="module")
@@ -250,3 +250,10 @@ def test_without_calibration_K_is_the_networks_and_with_one_it_is_that_even_with
     without = registered(nano, frames_of(None, 2), config)[-1]
     assert np.isfinite(without.K).all()
     assert without.K[0, 0] != pytest.approx(80 * 70 / 96, rel=1e-3)
+
+
+def test_where_neither_calibration_nor_network_knows_K_the_image_is_taken_as_60_degrees_wide(room) -> None:
+    engine = room.Engine(kind="mono")
+    frame = dataclasses.replace(room.frame(engine, 0, room.pose()), calibration=None)
+    K = Stream(engine, room.config).register([frame])[0].K
+    np.testing.assert_allclose(K, [[42 * np.sqrt(3), 0, 41.5], [0, 42 * np.sqrt(3), 27.5], [0, 0, 1]])

@@ -48,6 +48,23 @@ def test_a_clock_that_is_set_back_begins_a_new_run(room) -> None:
     assert stream.register([room.frame(engine, 1, room.pose(), room.pose())])[0].events == ()
 
 
+def test_a_new_run_trusts_poses_anew_and_lets_the_engine_forget(room) -> None:
+    class Forgetful(room.Engine):
+        resets = 0
+
+        def reset(self) -> None:
+            self.resets += 1
+
+    engine = Forgetful()
+    stream = Stream(engine, room.configured(mode=ModeConfig(gate_interval=1)))
+    for k in range(20, 30):
+        wrong = room.pose(z=0.1 * k, yaw_deg=40 * k)
+        last = stream.register([room.frame(engine, k, room.pose(z=0.1 * k), wrong)])[0]
+    assert (last.mode, engine.resets) == ("unposed", 0)
+    again = stream.register([room.frame(engine, 0, room.pose(), room.pose())])[0]
+    assert (again.mode, again.mode_reason, engine.resets) == ("posed", "given poses, not checked yet", 1)
+
+
 def test_a_new_calibration_or_size_begins_a_new_window_and_is_told(room) -> None:
     engine = room.Engine()
     stream = Stream(engine, room.config)

@@ -60,19 +60,20 @@ def run_job(folder: Path, frames: int, settings: Sequence[str]) -> dict[str, Any
 
 
 def record(bag: Path, frames: int) -> None:
-    """A camera that moves sideways along a textured wall."""
+    """A camera that moves to the right along a textured wall, 2.25 m away."""
     types, writer = RosbagsTypes(load_typestore()), MessageWriter(bag)
-    wall = cv2.resize(np.random.default_rng(0).integers(0, 256, (60, 400, 3), np.uint8), (3200, HEIGHT))
+    length = 4 * frames + WIDTH
+    wall = cv2.resize(np.random.default_rng(0).integers(0, 256, (60, length // 8, 3), np.uint8), (length, HEIGHT))
     mount = to_msg.transform_stamped(types, 0, "base_link", "camera_optical", T_BASE_CAM)
     writer.write("/tf_static", to_msg.tf_message(types, [mount]), 0)
     for i in range(frames * ODOMETRY_HZ // IMAGE_HZ + 2):
         stamp_ns = i * NS // ODOMETRY_HZ
         T = np.eye(4)
-        T[1, 3] = 0.3 * stamp_ns / NS
+        T[1, 3] = -0.3 * stamp_ns / NS
         writer.write("/odom", to_msg.stamped_odometry(types, stamp_ns, "odom", "base_link", T), stamp_ns)
     for i in range(frames):
-        stamp_ns, x = i * NS // IMAGE_HZ, 4 * i % (3200 - WIDTH)
-        image = np.ascontiguousarray(wall[:, x : x + WIDTH])
+        stamp_ns = i * NS // IMAGE_HZ
+        image = np.ascontiguousarray(wall[:, 4 * i : 4 * i + WIDTH])
         writer.write("/camera/camera_info", to_msg.pinhole_info(types, stamp_ns, "camera_optical", K, (HEIGHT, WIDTH)), stamp_ns)
         writer.write("/camera/image_raw", to_msg.colour_image(types, stamp_ns, "camera_optical", image), stamp_ns)
     writer.close()

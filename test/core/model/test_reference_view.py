@@ -45,6 +45,12 @@ def test_reduced_precision_around_it_does_not_change_the_choice(strategy):
         assert torch.equal(choose_reference_view(tokens, strategy), choose_reference_view(tokens.double().float(), strategy))
 
 
+@pytest.mark.parametrize("strategy", ["saddle_balanced", "saddle_sim_range"])
+def test_tokens_of_a_half_precision_network_are_judged_in_full(strategy):
+    tokens = torch.randn(200, 6, 64, generator=torch.Generator().manual_seed(3)).bfloat16()
+    assert torch.equal(choose_reference_view(tokens, strategy), choose_reference_view(tokens.float(), strategy))
+
+
 @pytest.mark.parametrize(("reference_view", "expected"), [("first", 0), ("middle", 2), (3, 3), (torch.tensor([4, 1]), [4, 1])])
 def test_views_can_be_named(reference_view, expected):
     chosen = choose_reference_view(tokens_of(0, 5).repeat(2, 1, 1), reference_view)

@@ -34,7 +34,6 @@ class AheadOfTime:
     """
 
     name = "compiled"
-    runs_small_parts = True
 
     def __init__(self, cache: ArtifactCache, device: torch.device, options: Mapping[str, Any] = OPTIONS) -> None:
         self._cache, self._device, self._options = cache, device, dict(options)
@@ -85,7 +84,6 @@ class JustInTime:
     """torch.compile, where packages cannot be built."""
 
     name = "compiled at start"
-    runs_small_parts = True
 
     def __init__(self, cache: ArtifactCache, device: torch.device, options: Mapping[str, Any] = OPTIONS) -> None:
         self._folder, self._device, self._options = cache.folder.parent / "inductor", device, dict(options)

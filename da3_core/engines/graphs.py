@@ -22,7 +22,6 @@ class GraphFiles:
     """Writes parts into folders of their own, and runs them in PyTorch."""
 
     name = "onnx files"
-    runs_small_parts = True
 
     def __init__(self, folder: Path, replace: bool = False) -> None:
         self.folders: list[Path] = []

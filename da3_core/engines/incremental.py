@@ -92,8 +92,8 @@ class AnyViewEngine:
         self._views_kept = KeptViews(EncodeViews(model), programs, self.views, size, wanted)
         tokens, class_tokens, *early = self._views_kept.fill()
         slots = torch.arange(self.views)
-        programs.prepare(self._given, *example_cameras(self.views, size), small=True)
-        programs.prepare(self._learned, slots, class_tokens, small=True)
+        programs.prepare(self._given, *example_cameras(self.views, size))
+        programs.prepare(self._learned, slots, class_tokens)
         (camera_tokens,) = programs(self._learned, slots, class_tokens)
         programs.prepare(self._decode, slots, slots[:wanted], camera_tokens, tokens, *early)
 

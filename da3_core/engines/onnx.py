@@ -20,7 +20,6 @@ class OnnxRuntime:
     """Exports parts, and runs them in onnxruntime with as many threads as torch has."""
 
     name = "onnx"
-    runs_small_parts = True
 
     def __init__(self, cache: ArtifactCache) -> None:
         self._cache = cache

@@ -30,7 +30,7 @@ class Checked:
 
     def __init__(self, backend: Backend, cache: ArtifactCache) -> None:
         self._backend, self._cache = backend, cache
-        self.name, self.runs_small_parts = backend.name, backend.runs_small_parts
+        self.name = backend.name
 
     def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
         """See `Backend`."""

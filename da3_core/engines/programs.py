@@ -24,10 +24,6 @@ class Backend(Protocol):
     @property
     def name(self) -> str: ...
 
-    @property
-    def runs_small_parts(self) -> bool:
-        """Whether building is worth it for the few small matrices of a camera encoder: where launching kernels is what costs."""
-
     def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
         """A program for inputs like these. Raises ProgramError."""
 
@@ -36,7 +32,6 @@ class Eager:
     """Calls the part as it is."""
 
     name = "eager"
-    runs_small_parts = True
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -62,10 +57,10 @@ class Programs:
         self.runs: dict[str, str] = {}  # part -> backend, of the prepared ones
         self.refusals: list[str] = []  # what went wrong, for the log and the diagnostics
 
-    def prepare(self, part: nn.Module, *inputs: Tensor, small: bool = False) -> None:
+    def prepare(self, part: nn.Module, *inputs: Tensor) -> None:
         """Builds a fast program for these shapes; a backend that cannot is reported and the next one taken."""
         inputs = tuple(x.contiguous() for x in inputs)  # compiled code has strides built in
-        tried = (self._try(backend, part, inputs) for backend in self._backends if backend.runs_small_parts or not small)
+        tried = (self._try(backend, part, inputs) for backend in self._backends)
         self._programs[_key(part, inputs)] = next(filter(None, tried), None) or self._plain.build(part, inputs)
 
     @property

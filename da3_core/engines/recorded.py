@@ -50,8 +50,6 @@ class Recording:
 class Recorded:
     """Another backend's programs, recorded."""
 
-    runs_small_parts = True
-
     def __init__(self, backend: Backend, device: torch.device) -> None:
         self.name = backend.name
         self._backend, self._device = backend, device

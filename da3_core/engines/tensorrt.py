@@ -50,7 +50,6 @@ class TensorRT:
     """Builds engines, and runs them on torch's current stream."""
 
     name = "tensorrt"
-    runs_small_parts = True
 
     def __init__(self, cache: ArtifactCache, device: torch.device) -> None:
         self._cache, self._device = cache, device

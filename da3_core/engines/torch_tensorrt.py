@@ -30,7 +30,6 @@ class TorchTensorRT:
     """Compiles exported graphs in their own types, and keeps them serialised."""
 
     name = "torch_tensorrt"
-    runs_small_parts = True
 
     def __init__(self, cache: ArtifactCache, device: torch.device) -> None:
         self._cache, self._device = cache, device

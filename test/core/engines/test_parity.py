@@ -30,7 +30,6 @@ class Careless:
     """Compiles parts to something that is not quite the same."""
 
     name = "careless"
-    runs_small_parts = True
 
     def __init__(self, change: Callable[[nn.Module], nn.Module]) -> None:
         self._change = change

@@ -73,11 +73,12 @@ class AheadOfTime:
     def _check(self, path: Path) -> None:
         """Loads a new package in a process of its own: one that ends its process must not end a robot's. Remembered for this machine."""
         command = [sys.executable, "-c", LOAD, str(path), str(self._index)]
-        exit_code = subprocess.run(command, capture_output=True, timeout=LOAD_TIMEOUT_S).returncode  # noqa: S603  our own words
-        if exit_code:
-            reason = f"a process that loads what AOTInductor of PyTorch {torch.__version__} built ends with {exit_code}"
+        try:
+            subprocess.run(command, capture_output=True, timeout=LOAD_TIMEOUT_S, check=True)  # noqa: S603  our own words
+        except subprocess.SubprocessError as error:
+            reason = f"a process that loads what AOTInductor of PyTorch {torch.__version__} built ends with an error ({error})"
             self._refusal.write_text(reason)
-            raise ProgramError(reason)
+            raise ProgramError(reason) from error
 
 
 class JustInTime:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from da3_core.engines import compiled
 from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.compiled import AheadOfTime, JustInTime
 from da3_core.engines.programs import ProgramError
@@ -69,3 +70,11 @@ def test_a_package_that_ends_its_process_is_refused_then_and_later(part: Part, t
     with pytest.raises(ProgramError, match=r"delete .*packages-refused"):
         AheadOfTime(cache, CPU).build(part, [torch.zeros(3, 4)])
     assert not list(tmp_path.rglob("part.pt2"))
+
+
+def test_a_package_that_never_loads_is_refused(part: Part, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = ArtifactCache(part, tmp_path)
+    cache.folder.mkdir(parents=True)
+    monkeypatch.setattr(compiled, "LOAD_TIMEOUT_S", 0.01)
+    with pytest.raises(ProgramError, match="timed out"):
+        AheadOfTime(cache, CPU)._check(tmp_path / "any.pt2")

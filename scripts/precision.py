@@ -18,11 +18,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from da3_core.engines.bench import random_model
 from da3_core.engines.choice import in_precision
-from da3_core.engines.inputs import Normalise
 from da3_core.geometry.rigid import invert_rigid, rotation_angle
 from da3_core.model import load_model, normalise_cameras
 from da3_core.model.checkpoint import CheckpointError
 from da3_core.model.da3 import AnyView
+from da3_core.model.images import normalise_images
 from da3_core.model.reference_view import choose_reference_view
 from da3_core.scenes import make_samples
 from da3_core.scenes.splits import VALIDATION
@@ -35,7 +35,7 @@ def main() -> None:
     options = _options()
     seeds = torch.arange(options.scenes) + VALIDATION.start
     samples = make_samples(seeds, options.views, tuple(options.size), device=options.device)
-    images = Normalise().to(options.device)(255 * samples.images)
+    images = normalise_images(samples.images)
     T_cam_world = normalise_cameras(invert_rigid(samples.T_world_cam.double())).float()
     print(f"{options.scenes} scenes, {options.views} views, {options.size[0]}x{options.size[1]}; relative differences, median / largest")
     print("model            weights   precision  poses   depth             rays              rotation deg      translation       flips")

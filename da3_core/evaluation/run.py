@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from da3_core.engines.inputs import Normalise
 from da3_core.evaluation.report import Report, Row, RowMode, row_from_scores
 from da3_core.evaluation.scores import SceneAlignment, SceneScore, score_scenes
 from da3_core.geometry.rigid import invert_rigid
 from da3_core.model import Model, Mono, metres_from_canonical, normalise_cameras
+from da3_core.model.images import normalise_images
 from da3_core.model.nested import Nested
 from da3_core.model.reference_view import Strategy
 from da3_core.scenes import Samples, make_samples, seeds
@@ -114,7 +114,7 @@ def _questions(model: Model) -> tuple[_Question, ...]:
 
 
 def _predict(model: Model, asking: _Asking, samples: Samples, posed: bool) -> Prediction:
-    images = Normalise().to(samples.images.device)((samples.images * 255).round())
+    images = normalise_images((samples.images * 255).round() / 255)
     prediction: Prediction
     with torch.autocast(images.device.type, torch.bfloat16, enabled=asking.bf16):
         if isinstance(model, Mono):

@@ -70,9 +70,11 @@ def features_needed(backbone: Backbone) -> list[int]:
 
 
 def matching_loss(backbone: Backbone, features: Mapping[str, Tensor], matches: Matches) -> Tensor:
-    """(B,) the mean over taught blocks of the cross-entropy, within the other view, of attending to the matching patch.
+    """(B,) the mean over taught blocks of the cross-entropy, among the patches of all views, of attending to a matching one.
 
-    features: tokens (B, N, 1 + P, D) after the blocks that `features_needed` names.
+    Among all, and not within the other view alone: the patch itself and its neighbours look most like it, so attention may well prefer
+    the right patch to all others of its view and yet hardly look there. features: tokens (B, N, 1 + P, D) after the blocks that
+    `features_needed` names.
     """
     terms = [_block_loss(cast(Block, backbone.blocks[i]), features[f"block_{i - 1:02d}"], matches) for i in taught_blocks(backbone)]
     return torch.stack(terms).mean(0)
@@ -80,9 +82,10 @@ def matching_loss(backbone: Backbone, features: Mapping[str, Tensor], matches: M
 
 def _block_loss(block: Block, tokens: Tensor, matches: Matches) -> Tensor:
     q, k = _queries_and_keys(block.attn, block.norm1(tokens[:, :, 1:]), matches.queries)
-    logits = torch.einsum("biqd,bjpd->bijqp", q, k) * q.shape[-1] ** -0.5
-    error = F.cross_entropy(logits.flatten(0, 3).float(), matches.patch.flatten(), reduction="none")
-    return masked_mean(error.view(matches.seen.shape), matches.seen)
+    logits = torch.einsum("biqd,bjpd->biqjp", q, k).float() * q.shape[-1] ** -0.5
+    attention = logits.flatten(3).log_softmax(-1).view(logits.shape)
+    found = attention.gather(4, matches.patch.transpose(2, 3).unsqueeze(-1)).squeeze(-1)  # (B, i, Q, j)
+    return masked_mean(-found, matches.seen.transpose(2, 3))
 
 
 def _queries_and_keys(attention: Attention, x: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:

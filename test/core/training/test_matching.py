@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import cast
 
 import torch
 
 from da3_core.geometry.pinhole import unproject
-from da3_core.model import build_model
+from da3_core.model import AnyView, build_model
+from da3_core.model.layers import Block
 from da3_core.scenes.sample import Samples, make_samples
 from da3_core.training.anyview import AnyViewTraining
 from da3_core.training.config import LossConfig
-from da3_core.training.matching import QUERY_STRIDE, features_needed, find_matches, taught_blocks
+from da3_core.training.matching import QUERY_STRIDE, features_needed, find_matches, matching_loss, taught_blocks
 from da3_core.training.objective import ground_truth
 
 from .fixed_batch import ANY_VIEW, fixed_draw
@@ -71,6 +73,24 @@ def test_attention_learns_to_match() -> None:
         optimizer.zero_grad()
         found.append(values["matching"].item())
     assert found[-1] < 0.7 * found[0]
+
+
+def test_the_loss_is_the_share_of_attention_that_matches_get() -> None:
+    samples = a_room()
+    torch.manual_seed(0)
+    backbone = cast(AnyView, build_model(ANY_VIEW)).backbone
+    tokens = torch.randn(1, 3, 1 + 48, backbone.config.embed_dim)
+    matches = find_matches(samples, PATCH, FIRST)
+    block = cast(Block, backbone.blocks[3])
+    attention, x = block.attn, block.norm1(tokens[:, :, 1:]).flatten(1, 2)
+    q, k, _ = attention.qkv(x).unflatten(-1, (3, attention.heads, -1))[0, :, :, 0].unbind(1)  # (3 views * 48 patches, d) of the first head
+    shares = (attention.q_norm(q) @ attention.k_norm(k).T / q.shape[-1] ** 0.5).softmax(-1)
+    wanted = [
+        -shares[48 * i + matches.queries[0, q], 48 * j + matches.patch[0, i, j, q]].log() for i, j, q in matches.seen[0].nonzero().tolist()
+    ]
+    loss = matching_loss(backbone, {"block_02": tokens}, matches)
+    assert len(wanted) > 20
+    torch.testing.assert_close(loss, torch.stack(wanted).mean()[None])
 
 
 def test_a_single_view_has_nothing_to_match() -> None:

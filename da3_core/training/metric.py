@@ -9,7 +9,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from da3_core.geometry.rigid import matrix_product
 from da3_core.model import Mono, metres_from_canonical
 from da3_core.model.da3 import CANONICAL_FOCAL_PX
 from da3_core.model.images import normalise_images
@@ -102,5 +101,5 @@ def _rotate_quarter(samples: Samples) -> Samples:
     K[..., 0, 0], K[..., 0, 2] = samples.K[..., 1, 1], samples.K[..., 1, 2]  # x' = y
     K[..., 1, 1], K[..., 1, 2] = samples.K[..., 0, 0], W - samples.K[..., 0, 2]  # y' = W - x
     K[..., 2, 2] = 1
-    T_old_new = samples.T_world_cam.new_tensor([[0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-    return replace(samples, **maps, K=K, T_world_cam=matrix_product(samples.T_world_cam, T_old_new))
+    right, down, ahead, centre = samples.T_world_cam.unbind(-1)
+    return replace(samples, **maps, K=K, T_world_cam=torch.stack((down, -right, ahead, centre), -1))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import traceback
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from da3_core.model import build_model
 from da3_core.scenes.sample import Samples
@@ -70,6 +73,32 @@ def test_objectives_say_what_they_decide() -> None:
     taught = MetricTraining(network, LossConfig(), bf16=False, labels=labels)  # type: ignore[arg-type]
     teacher = TeacherTraining(network, LossConfig(), bf16=False, labels=ground_truth, objects=True)  # type: ignore[arg-type]
     assert taught.variant(posed) is None and teacher.variant(posed) is None
+
+
+class HostWatch(TorchDispatchMode):
+    """Notes what a CUDA graph cannot hold: values read back, and tensors made from numbers of the host (one number alone is a fill)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        reads = func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        if reads or (func is torch.ops.aten.lift_fresh.default and args[0].ndim > 0):
+            self.found.append("".join(traceback.format_stack(limit=6)))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("chances", [(0.0, 0.9), (0.9, 0.9), (0.0, 0.1)])
+def test_a_step_does_not_touch_the_host(chances: tuple[float, float]) -> None:
+    samples = fixed_samples()
+    draw = fixed_draw(samples, chances=chances)
+    metric = MetricTraining(build_model(METRIC), LossConfig(metric_rotation=0.5), bf16=False, labels=ground_truth)  # type: ignore[arg-type]
+    for objective in (anyview(), metric):
+        objective(samples, draw)  # what is made once is made now
+        with HostWatch() as watch:
+            objective(samples, draw)["loss"].backward()
+        assert not watch.found, watch.found[0]
 
 
 def on_gpu(samples: Samples) -> Samples:

@@ -13,7 +13,7 @@ import torch
 
 from da3_core.engines import tensorrt, torch_tensorrt
 from da3_core.engines.cache import ArtifactCache
-from da3_core.engines.compiled import AheadOfTime, JustInTime
+from da3_core.engines.compiled import JustInTime, Packages
 from da3_core.engines.graphs import GraphFiles
 from da3_core.engines.incremental import AnyViewEngine, MonoEngine, NestedEngine
 from da3_core.engines.onnx import NEEDS, OnnxRuntime
@@ -96,7 +96,7 @@ def choose(name: str, device: torch.device) -> tuple[Name, str]:
 
 def backends(name: Name, device: torch.device, cache: ArtifactCache) -> list[Backend]:
     """What runs the prepared windows, best first; plain PyTorch stands behind them all."""
-    compiled: list[Backend] = [AheadOfTime(cache, device), JustInTime(cache, device)]
+    compiled: list[Backend] = [Packages(cache, device), JustInTime(cache, device)]
     foreign: list[Backend] = [TorchTensorRT(cache, device)] if torch_tensorrt.installed() else []
     foreign += [TensorRT(cache, device)] if tensorrt.installed() else []
     found: dict[str, Sequence[Backend]] = {
@@ -130,7 +130,7 @@ def precision_of(precision: str, engine: Name, device: torch.device) -> torch.dt
 
 
 def _plain(device: torch.device) -> Backend:
-    return Recorded(Eager(device), device) if device.type == "cuda" else Eager(device)
+    return Recorded(Eager(device), device, must=False) if device.type == "cuda" else Eager(device)
 
 
 def _engine(model: Model, programs: Programs, views: int) -> AnyViewEngine | MonoEngine | NestedEngine:

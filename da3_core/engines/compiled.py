@@ -1,84 +1,94 @@
-"""Programs that Inductor compiles: ahead of time into packages on disk, so that a second start only loads them."""
+"""Programs that Inductor compiles: kept on disk, so that a second start only loads them."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import subprocess
-import sys
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+import torch._inductor
+import torch._inductor.config
 from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from da3_core.engines.cache import ArtifactCache
-from da3_core.engines.export import FOLDED_PREFIX, export
+from da3_core.engines.export import export
 from da3_core.engines.programs import Program, ProgramError
 
-FOLDED = "folded.safetensors"  # constants that are no weights of the model
+CONSTANTS, ARGUMENTS = "constants.pt", "arguments.json"  # beside the code: tensors that are none of the model's; names in the order of a call
 OPTIONS: Mapping[str, Any] = {"conv_1x1_as_mm": True, "epilogue_fusion": True, "max_autotune_gemm": False}
-LOAD = "import sys, torch; torch._inductor.aoti_load_package(sys.argv[1], run_single_threaded=True, device_index=int(sys.argv[2]))"
-LOAD_TIMEOUT_S = 120
 ATTENTION = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 
 
-class AheadOfTime:
-    """Packages of AOTInductor: code only, which reads the model's own weights.
+class Packages:
+    """Inductor's code and kernels, one file a part, which takes the model's own weights as inputs: loading traces and compiles nothing.
 
-    Building needs a C++ compiler, and on a GPU the CUDA headers; loading does not.
+    Building needs Triton on a GPU, and a C++ compiler on a CPU. PyTorch 2.10 is the first that has what this is made of.
     """
 
     name = "compiled"
 
     def __init__(self, cache: ArtifactCache, device: torch.device, options: Mapping[str, Any] = OPTIONS) -> None:
         self._cache, self._device, self._options = cache, device, dict(options)
-        self._index = -1 if device.index is None else device.index
-        here = zlib.crc32(f"{torch.__version__} {device_name(device)}".encode())
-        self._refusal = cache.folder / f"packages-refused-{here:08x}.txt"
 
     def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
         """See `Backend`."""
-        if self._refusal.is_file():
-            raise ProgramError(f"{self._refusal.read_text()}; delete {self._refusal} to try again")
+        keep_inductors_cache(self._cache)
         made_for = {"device": device_name(self._device), "options": repr(sorted(self._options.items()))}
-        path = self._cache.get(part, inputs, "part.pt2", made_for, lambda path: self._write(part, inputs, path))
-        package = torch._inductor.aoti_load_package(str(path), run_single_threaded=True, device_index=self._index)
-        folded = load_file(path.with_name(FOLDED), device=str(self._device))
-        tensors = {**folded, **dict(part.named_parameters()), **dict(part.named_buffers())}
-        constants = {name: tensors[name].detach() for name in package.get_constant_fqns()}
-        package.load_constants(constants, check_full_update=True, user_managed=True)
+        path = self._cache.get(part, inputs, "part.inductor", made_for, lambda path: self._write(part, inputs, path))
+        try:
+            with torch._inductor.config.patch(compile_threads=1):  # a pool of processes takes longer to start than kernels to load
+                return self._program(part, path, inputs)
+        except Exception as error:  # whatever the loader and the first call throw
+            raise ProgramError(f"what Inductor built does not run ({type(error).__name__}: {error})") from error
 
-        def run(*inputs: Tensor, _alive: object = constants) -> tuple[Tensor, ...]:
-            return tuple(package(*inputs))
+    def _program(self, part: nn.Module, path: Path, inputs: Sequence[Tensor]) -> Program:
+        code: Any = torch._inductor.CompiledArtifact.load(path=str(path), format="binary")  # type: ignore[attr-defined]
+        arguments = self._arguments(part, path)
 
+        @torch.no_grad()
+        def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+            given = iter(inputs)
+            return tuple(code(*(next(given) if x is None else x for x in arguments)))
+
+        run(*(x.to(self._device) for x in inputs))
         return run
 
-    def _write(self, part: nn.Module, inputs: Sequence[Tensor], path: Path) -> None:
-        options = {**self._options, "aot_inductor.package_constants_in_so": False}
-        try:
-            with fast_attention(self._device):
-                program = export(part, [x.to(self._device) for x in inputs])
-                torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
-        except Exception as error:  # whatever the compilers throw
-            raise ProgramError(f"AOTInductor failed ({type(error).__name__}: {error})") from error
-        self._check(path)
-        folded = {name: x.contiguous() for name, x in program.state_dict.items() if name.startswith(FOLDED_PREFIX)}
-        save_file(folded, path.with_name(FOLDED))
+    def _arguments(self, part: nn.Module, path: Path) -> list[Tensor | None]:
+        """What the code is called with: weights, constants, and None for every input."""
+        constants = torch.load(path.with_name(CONSTANTS), map_location=self._device, weights_only=True)
+        tensors = {**constants, **_tensors(part)}
+        names: list[str | None] = json.loads(path.with_name(ARGUMENTS).read_text())
+        return [None if name is None else tensors[name].detach() for name in names]
 
-    def _check(self, path: Path) -> None:
-        """Loads a new package in a process of its own: one that ends its process must not end a robot's. Remembered for this machine."""
-        command = [sys.executable, "-c", LOAD, str(path), str(self._index)]
+    def _write(self, part: nn.Module, inputs: Sequence[Tensor], path: Path) -> None:
+        on_device = [x.to(self._device) for x in inputs]
         try:
-            subprocess.run(command, capture_output=True, timeout=LOAD_TIMEOUT_S, check=True)  # noqa: S603  our own words
-        except subprocess.SubprocessError as error:
-            reason = f"a process that loads what AOTInductor of PyTorch {torch.__version__} built ends with an error ({error})"
-            self._refusal.write_text(reason)
-            raise ProgramError(reason) from error
+            with fast_attention(self._device), torch.no_grad():
+                program = export(part, on_device)
+                names = _argument_names(program)
+                tensors = {**program.constants, **program.state_dict}
+                given = iter(on_device)
+                arguments = [next(given) if name is None else tensors[name].detach() for name in names]
+                code = torch._inductor.standalone_compile(
+                    program.graph_module,
+                    arguments,
+                    dynamic_shapes="from_example_inputs",
+                    options={"config_patches": self._options},
+                    aot=True,
+                )
+            code.save(path=str(path), format="binary")
+        except Exception as error:  # whatever the compilers throw
+            raise ProgramError(f"Inductor failed ({type(error).__name__}: {error})") from error
+        constants = {name: tensors[name].detach() for name in names if name is not None and name not in _tensors(part)}
+        torch.save(constants, path.with_name(CONSTANTS))  # with their strides, which code has built in
+        path.with_name(ARGUMENTS).write_text(json.dumps(names))
 
 
 class JustInTime:
@@ -87,11 +97,11 @@ class JustInTime:
     name = "compiled at start"
 
     def __init__(self, cache: ArtifactCache, device: torch.device, options: Mapping[str, Any] = OPTIONS) -> None:
-        self._folder, self._device, self._options = cache.folder.parent / "inductor", device, dict(options)
+        self._cache, self._device, self._options = cache, device, dict(options)
 
     def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
         """See `Backend`."""
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(self._folder))  # the default is lost with /tmp
+        keep_inductors_cache(self._cache)
         on_device = [x.to(self._device) for x in inputs]
         try:
             with fast_attention(self._device), torch.no_grad():
@@ -105,6 +115,11 @@ class JustInTime:
             return compiled(*inputs)
 
         return run
+
+
+def keep_inductors_cache(cache: ArtifactCache) -> None:
+    """Beside ours, where nobody said otherwise: the default is lost with /tmp."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache.folder.parent / "inductor"))
 
 
 @contextlib.contextmanager
@@ -121,4 +136,14 @@ def device_name(device: torch.device) -> str:
     """What a compiled artifact is bound to."""
     if device.type != "cuda":
         return device.type
-    return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return f"{torch.cuda.get_device_name(device)} as device {index}, CUDA {torch.version.cuda}"
+
+
+def _argument_names(program: ExportedProgram) -> list[str | None]:
+    """Names of the tensors that the graph takes, in order; None for an input."""
+    return [None if spec.kind == InputKind.USER_INPUT else spec.target for spec in program.graph_signature.input_specs]
+
+
+def _tensors(part: nn.Module) -> dict[str, Tensor]:
+    return {**dict(part.named_parameters(remove_duplicate=False)), **dict(part.named_buffers(remove_duplicate=False))}

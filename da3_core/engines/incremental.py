@@ -81,6 +81,7 @@ class AnyViewEngine:
     def description(self) -> str:
         return self.programs.description
 
+    @torch.no_grad()
     def prepare(self, size: Size, wanted: int = 1) -> None:
         """Builds programs for full windows of images of `size` (H, W) with so many views wanted. Other windows run without being built for.
 
@@ -135,6 +136,7 @@ class MonoEngine:
     def description(self) -> str:
         return self.programs.description
 
+    @torch.no_grad()
     def prepare(self, size: Size, wanted: int = 1) -> None:
         """See `AnyViewEngine`."""
         self._size = size
@@ -174,6 +176,7 @@ class NestedEngine:
     def description(self) -> str:
         return self.any_view.description
 
+    @torch.no_grad()
     def prepare(self, size: Size, wanted: int = 1) -> None:
         """See `AnyViewEngine`."""
         self.any_view.prepare(size, self.any_view.views)

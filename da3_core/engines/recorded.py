@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from da3_core.engines.programs import Backend, Program, ProgramError
 
 WARM_UP_RUNS = 3
 
+logger = logging.getLogger(__name__)
+
 
 class Recording:
     """A program's kernels as one CUDA graph.
@@ -21,18 +24,18 @@ class Recording:
     views, another recording's output) is read where it lies; a different one is copied there. Outputs are overwritten by the next call.
     """
 
-    def __init__(self, program: Program, inputs: Sequence[Tensor], device: torch.device, pool: Any) -> None:
+    def __init__(self, program: Program, inputs: Sequence[Tensor], device: torch.device, stream: Any, pool: Any) -> None:
         self._inputs = [x.to(device) for x in inputs]
         self._pinned = [None if x.is_cuda else torch.empty(x.shape, dtype=x.dtype, pin_memory=True) for x in inputs]
         self._copied = torch.cuda.Event()
-        stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP_RUNS):
                 program(*self._inputs)
         torch.cuda.current_stream(device).wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool):
+        # Other threads of a robot's process may use the GPU meanwhile.
+        with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             self._outputs = tuple(program(*self._inputs))
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -50,17 +53,22 @@ class Recording:
 class Recorded:
     """Another backend's programs, recorded."""
 
-    def __init__(self, backend: Backend, device: torch.device) -> None:
+    def __init__(self, backend: Backend, device: torch.device, must: bool = True) -> None:
+        """must: refuse a program that does not record; otherwise it runs as it is, which the log says."""
         self.name = backend.name
-        self._backend, self._device = backend, device
-        self._pool = torch.cuda.graph_pool_handle()
+        self._backend, self._device, self._must = backend, device, must
+        self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
 
     def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
-        """See `Backend`. All recordings of a backend share their scratch memory: one runs at a time."""
+        """See `Backend`. All recordings of a backend share a stream and their scratch memory: one runs at a time."""
         program = self._backend.build(part, inputs)
         flags = torch.backends.cudnn.flags(enabled=True, benchmark=True)
         try:
             with torch.no_grad(), torch.cuda.device(self._device), flags, fast_attention(self._device):
-                return Recording(program, inputs, self._device, self._pool)
-        except RuntimeError as error:
-            raise ProgramError(f"it does not record as a CUDA graph ({error})") from error
+                return Recording(program, inputs, self._device, self._stream, self._pool)
+        except Exception as error:  # whatever compiled code and the driver throw
+            reason = f"it does not record as a CUDA graph ({type(error).__name__}: {error})"
+            if self._must:
+                raise ProgramError(reason) from error
+            logger.warning("%s, %s: %s", self.name, type(part).__name__, reason)
+            return program

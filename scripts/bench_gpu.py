@@ -1,7 +1,7 @@
 """The GPU tables of docs/performance.md in one command: python scripts/bench_gpu.py OUTPUT_FOLDER.
 
-Engines are built side by side, one process a row; then every row is measured alone in a fresh process, which also gives the time of a
-second start. A row that fails is reported and skipped.
+Engines are built side by side, one process a row; then rows are measured one after the other, in one process a model. Whatever is
+measured is appended to rows.jsonl at once, whatever fails to errors.txt, and neither stops the rest.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from da3_core.engines import make_engine
+from da3_core.engines import compiled, make_engine
 from da3_core.engines.bench import Case, Row, bench_window, random_model, table
+from da3_core.engines.roofline import work_of_a_frame
 from da3_core.model import load_model, save_model
 
 SIZE = (336, 504)
@@ -45,8 +47,9 @@ TARGET_MS = {
     ("da3-large", 8): 11.0,
     ("da3-large", 16): 24.0,
 }
-PROFILED = {("da3-small", 1), ("da3-small", 8), ("da3-large", 8)}
-ROW_TIMEOUT_S = 400
+H200 = {"matmul_tflops": 794.0, "copy_gb_s": 4280.0}  # where the chip was not measured
+PROFILED = 12  # windows
+BUILD_THREADS = {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "3"}  # several rows at once
 ATTENTION_SHAPES = ((6, 8), (6, 16), (12, 8), (16, 8), (16, 16))  # heads, views
 
 
@@ -66,104 +69,146 @@ class Job:
 def jobs(options: argparse.Namespace) -> list[Job]:
     rows = [Job(model, Case(options.size, views)) for model in options.models for views in options.views]
     posed = [Job(model, Case(options.size, views, posed=True)) for model in options.models for views in options.posed_views]
-    offline = [Job(model, Case(options.size, views, all_wanted=True)) for model in options.models for views in options.offline_views]
-    return [*rows, *posed, *offline]
+    offline = [Job("da3-small", Case(options.size, views, all_wanted=True)) for views in options.offline_views]
+    return [*rows, *posed, *(job for job in offline if job.model in options.models)]
 
 
 def main() -> None:
     options = _options()
-    if options.row:
-        run_row(options)
+    if options.attention == "flash":
+        compiled.ATTENTION = compiled.ATTENTION[1:]
+    if options.child:
+        run_child(options)
         return
     options.output.mkdir(parents=True, exist_ok=True)
     options.work.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    chip = _attempt("machine", machine)
-    report: dict[str, Any] = {"machine": chip, "attention_ms": _attempt("attention", attention_ms), "rows": []}
-    for model in options.models:
-        _attempt(model, lambda model=model: save_model(random_model(model), options.work / model))
-    rows = jobs(options)
-    print(f"models written at {time.monotonic() - started:.0f} s; building {len(rows)} rows", flush=True)
-    with concurrent.futures.ThreadPoolExecutor(options.processes) as pool:
-        list(pool.map(lambda job: start_row(options, job, build_only=True), rows))
+    chip = attempt(options, "machine", machine)
+    (options.work / "chip.json").write_text(json.dumps(chip or H200))
+    say(options, {"chip": chip})
+    if options.attention_table:
+        say(options, {"attention_ms": attempt(options, "attention", attention_ms)})
+    torch.cuda.empty_cache() if torch.cuda.is_available() else None
+    build(options, started)
     print(f"built at {time.monotonic() - started:.0f} s", flush=True)
-    for job in rows:
-        if time.monotonic() - started > options.seconds:
-            print(f"no time left for {job.name}", flush=True)
-        elif result := start_row(options, job, build_only=False):
-            report["rows"].append(result)
-            print(summary(result, chip), flush=True)
-            (options.output / "bench_gpu.json").write_text(json.dumps(report, indent=1))
-    for result in report["rows"]:
-        if (result["row"]["model"], result["row"]["views"]) in PROFILED and not result["row"]["posed"]:
-            print_kernels(result)
-    print(json.dumps(chip))
-    print(table([Row(**result["row"]) for result in report["rows"]]))
+    for engine in options.engines:
+        for model in options.models:
+            measure(options, model, engine, options.seconds - (time.monotonic() - started))
+    lines = (options.output / "rows.jsonl").read_text().splitlines()
+    rows = [Row(**result["row"]) for result in map(json.loads, lines) if "row" in result]
+    print(table(rows))
     print(f"done at {time.monotonic() - started:.0f} s")
 
 
-def summary(result: dict[str, Any], chip: dict[str, float] | None) -> str:
-    """One line: measured, target, share of the roofline, start-up."""
-    row = Row(**result["row"])
+def build(options: argparse.Namespace, started: float) -> None:
+    """Packages of all rows, of which `options.processes` are built at a time; what is not ready after `options.build_seconds` is left."""
+    if "compiled" not in options.engines:
+        for model in options.models:
+            attempt(options, model, lambda model=model: save_model(random_model(model), options.work / model))
+        return
+    with concurrent.futures.ThreadPoolExecutor(options.processes) as pool:
+        waiting = []
+        for model in options.models:
+            attempt(options, model, lambda model=model: save_model(random_model(model), options.work / model))
+            print(f"{model} written at {time.monotonic() - started:.0f} s", flush=True)
+            waiting += [pool.submit(build_row, options, job, started) for job in jobs(options) if job.model == model]
+        concurrent.futures.wait(waiting)
+
+
+def build_row(options: argparse.Namespace, job: Job, started: float) -> None:
+    left = options.build_seconds - (time.monotonic() - started)
+    if left > 0 and run_process(options, f"build-{job.name}", ["--child", "build", "--row", job.name], left, BUILD_THREADS):
+        print(f"{job.name} built at {time.monotonic() - started:.0f} s", flush=True)
+        (options.work / f"{job.name}.built").touch()
+
+
+def measure(options: argparse.Namespace, model: str, engine: str, seconds: float) -> None:
+    """All rows of a model, in a process that is started again behind a row that ends it."""
+    names = [job.name for job in jobs(options) if job.model == model and not (options.work / f"{job.name}.{engine}.tried").is_file()]
+    deadline = time.time() + seconds
+    for name in names:
+        if time.time() < deadline and not (options.work / f"{name}.{engine}.tried").is_file():
+            extra = ["--child", "measure", "--row", model, "--engines", engine, "--deadline", str(deadline)]
+            run_process(options, f"measure-{model}-{engine}", extra, seconds + 10, {})
+
+
+def run_process(options: argparse.Namespace, name: str, extra: list[str], seconds: float, environment: dict[str, str]) -> bool:
+    """Whether it ended well; what it said at last is kept where it did not."""
+    log = options.work / f"{name}.log"
+    command = [sys.executable, "-X", "faulthandler", __file__, *sys.argv[1:], *extra]
+    try:
+        with log.open("w") as file:
+            environment = {**os.environ, **environment, "STARTED": str(time.time())}
+            out = None if "measure" in extra else file
+            subprocess.run(command, stdout=out, stderr=file, env=environment, timeout=max(1.0, seconds), check=True)
+    except subprocess.SubprocessError as error:
+        complain(options, f"{name}: {str(error)[-120:]}", "\n".join(log.read_text().splitlines()[-60:]))
+        return False
+    return True
+
+
+def run_child(options: argparse.Namespace) -> None:
+    """Builds the row `options.row`, or measures all rows of that model."""
+    if options.child == "build":
+        job = next(job for job in jobs(options) if job.name == options.row)
+        engine: Any = make_engine("compiled", load_model(options.work / job.model), options.device, job.case.views)
+        engine.prepare(job.case.size, len(job.case.wanted))
+        print(engine.programs.description)
+        if engine.programs.refusals:
+            complain(options, f"building {job.name}", engine.programs.description)
+        return
+    model: Any = load_model(options.work / options.row, device=options.device)
+    (engine_name,) = options.engines
+    for job in (job for job in jobs(options) if job.model == options.row):
+        tried = options.work / f"{job.name}.{engine_name}.tried"
+        unbuilt = engine_name == "compiled" and not (options.work / f"{job.name}.built").is_file()
+        if tried.is_file() or unbuilt or time.time() > options.deadline:
+            continue
+        tried.touch()
+        attempt(options, f"{job.name} by {engine_name}", lambda job=job: measure_row(options, job, model, engine_name))
+        gc.collect()
+        torch.cuda.empty_cache() if torch.cuda.is_available() else None
+
+
+def measure_row(options: argparse.Namespace, job: Job, model: Any, engine_name: str) -> None:
+    frames = options.frames if not job.case.all_wanted else max(2, options.frames // 5)
+    row = bench_window(model, job.model, engine_name, job.case, device=options.device, frames=frames)
+    result: dict[str, Any] = {"row": dataclasses.asdict(row)}
+    say(options, result)
+    chip = json.loads((options.work / "chip.json").read_text())
+    case = job.case
+    work = work_of_a_frame(model.config, getattr(torch, row.precision), case.size, case.views, case.new, len(case.wanted))
+    least_ms = work.least_ms(chip["matmul_tflops"], chip["copy_gb_s"])
+    print(summary(row, least_ms), flush=True)
+    if torch.cuda.is_available() and options.profile:
+        gc.collect()
+        gpu_ms, kernels = kernel_times(engine_runs(options, job, model, engine_name))
+        print(f"    gpu busy {gpu_ms:.3f} ms in {sum(float(name.split()[0]) for name in kernels):.0f} launches", flush=True)
+        say(options, {"name": job.name, "engine": engine_name, "least_ms": least_ms, "gpu_ms": gpu_ms, "kernels_us": kernels})
+
+
+def engine_runs(options: argparse.Namespace, job: Job, model: Any, engine_name: str) -> list[Callable[[], object]]:
+    engine: Any = make_engine(engine_name, model, options.device, job.case.views)
+    engine.prepare(job.case.size, len(job.case.wanted))
+    windows = [window for window, _ in zip(job.case.windows(), range(3 if job.case.all_wanted else PROFILED), strict=False)]
+    return [lambda window=window: engine.predict(window, job.case.wanted, job.case.posed) for window in windows]  # type: ignore[misc]
+
+
+def summary(row: Row, least_ms: float) -> str:
+    """One line: measured, target, share of the roofline."""
     target = TARGET_MS.get((row.model, row.views)) if row.wanted == 1 else None
-    floor_ms = max(row.gflop / chip["matmul_tflops"], row.weights_mb / chip["copy_gb_s"]) if chip else float("nan")
     verdict = "" if target is None else f"target {target} {'met' if row.frame_ms <= target else 'MISSED'}, "
     return (
-        f"{row.model} N={row.views} wanted={row.wanted} posed={row.posed}: {row.frame_ms:.2f} ms, {verdict}"
-        f"{row.views * 1e3 / row.frame_ms:.0f} views/s, gpu busy {result['gpu_ms']:.2f} ms, {row.gflop:.0f} GFLOP, "
-        f"floor {floor_ms:.2f} ms, start {result['start_s']:.1f} s (engine {row.prepare_s:.1f}), "
-        f"{row.memory_mb:.0f} MB, error {row.depth_error:.1e}; {row.description}"
+        f"{row.model} N={row.views} wanted={row.wanted} posed={row.posed} {row.engine}: {row.frame_ms:.2f} ms, {verdict}"
+        f"p95 {row.slowest_ms:.2f}, to host {row.frame_to_host_ms:.2f}, recompute {row.recompute_ms:.1f}, "
+        f"{row.wanted * 1e3 / row.frame_ms:.0f} views/s, {row.gflop:.0f} GFLOP, {row.gbyte:.2f} GB, "
+        f"least {least_ms:.2f} ms ({100 * least_ms / row.frame_ms:.0f} %), engine {row.prepare_s:.1f} s, "
+        f"{row.memory_mb:.0f} MB, error {row.depth_error:.1e}; {row.description[:300]}"
     )
 
 
-def print_kernels(result: dict[str, Any]) -> None:
-    print(f"\n{result['row']['model']} N={result['row']['views']}: kernels, launches and microseconds a frame")
-    for name, us in list(result["kernels_us"].items())[:25]:
-        print(f"{us:8.1f}  {name}")
-
-
-def start_row(options: argparse.Namespace, job: Job, build_only: bool) -> dict[str, Any] | None:
-    """Runs a row in a process of its own and reads its figures; the end of what it says is printed where it fails."""
-    log, figures = (options.work / f"{job.name}.{end}" for end in ("log", "json"))
-    figures.unlink(missing_ok=True)
-    command = [sys.executable, __file__, *sys.argv[1:], "--row", job.name, *(["--build-only"] if build_only else [])]
-    environment = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "4", "STARTED": str(time.time())}
-    try:
-        with log.open("w") as file:
-            subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, timeout=ROW_TIMEOUT_S, check=True)
-    except subprocess.SubprocessError as error:
-        print(f"{error}\n" + "\n".join(log.read_text().splitlines()[-25:]), flush=True)
-    return json.loads(figures.read_text()) if figures.is_file() else None
-
-
-def run_row(options: argparse.Namespace) -> None:
-    """The child process: builds, or measures and writes the figures."""
-    job = next(job for job in jobs(options) if job.name == options.row)
-    model: Any = load_model(options.work / job.model)
-    result = first_depth(options, job, model)
-    gc.collect()
-    torch.cuda.empty_cache()
-    if not options.build_only:
-        row = bench_window(model, job.model, options.engine, job.case, device=options.device, frames=options.frames)
-        (options.work / f"{job.name}.json").write_text(json.dumps({"row": dataclasses.asdict(row), **result}, indent=1))
-
-
-def first_depth(options: argparse.Namespace, job: Job, model: Any) -> dict[str, Any]:
-    """Seconds from the process's start to the first depth, and where a frame's time goes."""
-    engine: Any = make_engine(options.engine, model, options.device, job.case.views)
-    windows = [window for window, _ in zip(job.case.windows(), range(12), strict=False)]
-    engine.prepare(job.case.size, len(job.case.wanted))
-    engine.infer(windows[0], job.case.wanted, job.case.posed)
-    start_s = time.time() - float(os.environ["STARTED"])
-    print(engine.programs.description)
-    if options.build_only or not torch.cuda.is_available():
-        return {"start_s": start_s, "gpu_ms": float("nan"), "kernels_us": {}}
-    gpu_ms, kernels = kernel_times([lambda window=window: engine.predict(window, job.case.wanted, job.case.posed) for window in windows])
-    return {"start_s": start_s, "gpu_ms": gpu_ms, "kernels_us": kernels}
-
-
 def kernel_times(runs: list[Callable[[], object]]) -> tuple[float, dict[str, float]]:
-    """Milliseconds that the GPU is busy in a frame, and microseconds a frame of the kernels that take longest."""
+    """Milliseconds that the GPU is busy in a frame, and microseconds a frame of its kernels, those that take longest first."""
     runs[0]()
     torch.cuda.synchronize()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
@@ -173,7 +218,7 @@ def kernel_times(runs: list[Callable[[], object]]) -> tuple[float, dict[str, flo
     frames = len(runs) - 1
     kernels = [event for event in profile.key_averages() if str(event.device_type).endswith("CUDA")]
     kernels.sort(key=lambda event: -event.self_device_time_total)
-    longest = {f"{event.count / frames:.0f} x {event.key[:110]}": event.self_device_time_total / frames for event in kernels[:40]}
+    longest = {f"{event.count / frames:.1f} x {event.key[:110]}": event.self_device_time_total / frames for event in kernels}
     return sum(event.self_device_time_total for event in kernels) / frames / 1e3, longest
 
 
@@ -194,18 +239,15 @@ def machine() -> dict[str, Any]:
 
 def attention_ms() -> dict[str, float]:
     """Cross-view attention, by each of PyTorch's kernels."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
     times = {}
     for heads, views in ATTENTION_SHAPES if torch.cuda.is_available() else ():
         length = views * (1 + SIZE[0] * SIZE[1] // 196)
         q, k, v = torch.randn(3, 1, length, heads, 64, device="cuda", dtype=torch.bfloat16).transpose(2, 3).unbind()
         for backend in (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION):
             with sdpa_kernel(backend):
-                ms = _event_ms(lambda q=q, k=k, v=v: torch.nn.functional.scaled_dot_product_attention(q, k, v))
-            name = f"{heads} heads, {views} views, {backend.name}"
-            times[name] = ms
-            print(f"{name}: {ms:.3f} ms, {4 * length**2 * heads * 64 / ms / 1e9:.0f} TFLOP/s", flush=True)
+                times[f"{heads} heads, {views} views, {backend.name}"] = _event_ms(
+                    lambda q=q, k=k, v=v: torch.nn.functional.scaled_dot_product_attention(q, k, v)  # type: ignore[misc]
+                )
     return times
 
 
@@ -221,30 +263,46 @@ def _event_ms(run: Callable[[], object], repeats: int = 10) -> float:
     return start.elapsed_time(end) / repeats
 
 
-def _attempt(what: str, run: Callable[[], Any]) -> Any:
+def say(options: argparse.Namespace, what: dict[str, Any]) -> None:
+    with (options.output / "rows.jsonl").open("a") as file:
+        file.write(json.dumps(what) + "\n")
+
+
+def complain(options: argparse.Namespace, what: str, why: str) -> None:
+    print(f"FAILED {what}: {why[-600:]}", flush=True)
+    with (options.output / "errors.txt").open("a") as file:
+        file.write(f"=== {what}\n{why}\n")
+
+
+def attempt(options: argparse.Namespace, what: str, run: Callable[[], Any]) -> Any:
     try:
         return run()
     except Exception:
-        print(f"{what} failed:\n{traceback.format_exc()}", flush=True)
+        complain(options, what, traceback.format_exc())
         return None
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("output", type=Path, help="folder for bench_gpu.json")
+    parser.add_argument("output", type=Path, help="folder for rows.jsonl and errors.txt")
     parser.add_argument("--models", nargs="+", default=["da3-small", "da3-base", "da3-large"])
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "da3_bench", help="folder for weights and logs")
     parser.add_argument("--views", nargs="*", type=int, default=(1, 4, 8, 16), help="windows that one view enters")
     parser.add_argument("--posed-views", nargs="*", type=int, default=(8,), help="the same with given cameras")
-    parser.add_argument("--offline-views", nargs="*", type=int, default=(32,), help="windows of new views, all wanted")
-    parser.add_argument("--engine", default="compiled")
+    parser.add_argument("--offline-views", nargs="*", type=int, default=(32,), help="windows of new views, all wanted, of da3-small")
+    parser.add_argument("--engines", nargs="+", default=["compiled", "eager"], help="eager: PyTorch's kernels, recorded as CUDA graphs")
+    parser.add_argument("--attention", choices=["cudnn", "flash"], default="cudnn", help="which to ask for first")
+    parser.add_argument("--attention-table", action="store_true", help="time both")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--size", nargs=2, type=int, default=SIZE)
     parser.add_argument("--frames", type=int, default=100)
+    parser.add_argument("--no-profile", dest="profile", action="store_false")
     parser.add_argument("--processes", type=int, default=8, help="rows built side by side")
-    parser.add_argument("--seconds", type=float, default=520, help="no row is begun after this")
-    parser.add_argument("--row", help="internal: run this row only")
-    parser.add_argument("--build-only", action="store_true", help="internal")
+    parser.add_argument("--build-seconds", type=float, default=240, help="rows that are not built by then are left out")
+    parser.add_argument("--seconds", type=float, default=390, help="no row is begun after this")
+    parser.add_argument("--child", choices=["build", "measure"], help="internal")
+    parser.add_argument("--row", help="internal")
+    parser.add_argument("--deadline", type=float, default=float("inf"), help="internal")
     options = parser.parse_args()
     options.size = tuple(options.size)
     return options

@@ -12,13 +12,11 @@ from statistics import median
 from typing import cast
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from da3_core.engines.choice import choose, make_engine
 from da3_core.engines.eager import FullRecompute
 from da3_core.engines.incremental import AnyViewEngine
-from da3_core.engines.programs import Eager, Programs
+from da3_core.engines.roofline import work_of_a_frame
 from da3_core.model import PRESETS
 from da3_core.model.checkpoint import load_model
 from da3_core.model.da3 import AnyView
@@ -47,7 +45,8 @@ class Row:
     recompute_ms: float  # of the whole network in PyTorch, in autocast where the engine's precision is a half one
     memory_mb: float  # of the device, weights and engine included; on a CPU not known (0)
     depth_error: float  # median relative difference from the network run anew in float32
-    gflop: float  # of a new frame
+    gflop: float  # of a new frame's products and convolutions
+    gbyte: float  # that these read and write
     weights_mb: float
     prepare_s: float  # until the engine was ready
     description: str
@@ -67,10 +66,14 @@ class Case:
     def wanted(self) -> list[int]:
         return list(range(self.views)) if self.all_wanted else [self.views - 1]
 
+    @property
+    def new(self) -> int:
+        """Views of a window that the one before did not have."""
+        return self.views if self.all_wanted else 1
+
     def windows(self) -> Iterator[list[View]]:
         """Windows of random images along a path, without end."""
-        generator = torch.Generator().manual_seed(0)
-        step = self.views if self.all_wanted else 1
+        generator, step = torch.Generator().manual_seed(0), self.new
         window = [_view(i, self.size, generator) for i in range(self.views)]
         for next_id in itertools.count(self.views, step):
             yield window
@@ -125,6 +128,7 @@ def bench_window(
     exact = FullRecompute(model, engine.kind)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         error = depth_error(prediction, exact.infer(windows[-1], case.wanted, case.posed))
+    work = work_of_a_frame(model.config, engine.dtype, case.size, case.views, case.new, len(case.wanted))
     return Row(
         model=name,
         views=case.views,
@@ -139,7 +143,8 @@ def bench_window(
         recompute_ms=median(recompute_ms),
         memory_mb=memory,
         depth_error=error,
-        gflop=gflop_of_a_frame(model, case),
+        gflop=work.gflop,
+        gbyte=work.gbyte,
         weights_mb=sum(p.numel() for p in model.parameters()) * engine.dtype.itemsize / 1e6,
         prepare_s=prepare_s,
         description=engine.programs.description,
@@ -156,18 +161,6 @@ def times_ms(run: Callable[[list[View]], object], windows: Sequence[list[View]])
             torch.cuda.synchronize()
         times.append(1e3 * (time.perf_counter() - started))
     return times[1:]
-
-
-def gflop_of_a_frame(model: AnyView, case: Case) -> float:
-    """Floating-point operations that the network needs for a new frame of a full window, counted."""
-    device = next(model.parameters()).device
-    engine = AnyViewEngine(model, Programs([], Eager(device)), case.views)
-    first, second = itertools.islice(case.windows(), 2)
-    engine.infer(first, case.wanted, case.posed)
-    counted_attention = SDPBackend.EFFICIENT_ATTENTION if device.type == "cuda" else SDPBackend.MATH
-    with sdpa_kernel(counted_attention), FlopCounterMode(display=False) as counter:
-        engine.predict(second, case.wanted, case.posed)
-    return float(counter.get_total_flops()) / 1e9
 
 
 def depth_error(prediction: Prediction, reference: Prediction) -> float:

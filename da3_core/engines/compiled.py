@@ -21,7 +21,10 @@ from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.export import export
 from da3_core.engines.programs import Program, ProgramError
 
-CONSTANTS, ARGUMENTS = "constants.pt", "arguments.json"  # beside the code: tensors that are none of the model's; names in the order of a call
+CONSTANTS, ARGUMENTS = (
+    "constants.pt",
+    "arguments.json",
+)  # tensors that are none of the model's; names in the order of a call
 OPTIONS: Mapping[str, Any] = {"conv_1x1_as_mm": True, "epilogue_fusion": True, "max_autotune_gemm": False}
 ATTENTION = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 

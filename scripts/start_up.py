@@ -1,0 +1,80 @@
+"""Seconds from a process's start to its first depth: python scripts/start_up.py [--model da3-nano] [--views 4] [--size 336 504].
+
+Each start is a new process; the first may find caches empty, the later ones find them as the first left them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+
+def main() -> None:
+    options = _options()
+    if options.child:
+        print(json.dumps(start(options)))
+        return
+    starts = []
+    for i in range(options.starts):
+        command = [sys.executable, __file__, *sys.argv[1:], "--child"]
+        started = time.time()
+        done = subprocess.run(command, env={**os.environ, "STARTED": str(started)}, stdout=subprocess.PIPE, text=True, check=True)
+        report = json.loads(done.stdout.splitlines()[-1])
+        steps = {name: round(b - a, 2) for (_, a), (name, b) in pairwise([("", started), *report["marks"]])}
+        starts.append({**steps, "total": round(report["marks"][-1][1] - started, 2), "description": report["description"]})
+        print(f"start {i + 1}: {starts[-1]}", flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(starts, indent=1))
+
+
+def start(options: argparse.Namespace) -> dict[str, Any]:
+    """What a node does until its first depth, and after that until the first depth of a full window; times of day."""
+    marks = []
+
+    def mark(name: str) -> None:
+        marks.append((name, time.time()))
+
+    import torch
+
+    mark("import torch")
+    from da3_core import load_model, make_engine
+    from da3_core.engines.bench import Case
+
+    mark("import da3")
+    model = load_model(options.model)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    mark("read the weights")
+    engine: Any = make_engine(options.engine, model, device, options.views)
+    engine.prepare(tuple(options.size))
+    mark("make the engine")
+    window = next(Case(tuple(options.size), options.views).windows())
+    engine.infer(window[:1], [0], False)
+    mark("first depth")
+    engine.infer(window, [options.views - 1], False)
+    mark("first full window")
+    return {"marks": marks, "description": engine.description}
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="da3-nano", help="preset or folder")
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--views", type=int, default=4)
+    parser.add_argument("--size", nargs=2, type=int, default=(336, 504))
+    parser.add_argument("--starts", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--child", action="store_true", help="internal")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -47,7 +47,8 @@ def work_of_a_frame(config: AnyViewConfig, dtype: torch.dtype, size: Size, views
     assert isinstance(model, AnyView)  # noqa: S101  for mypy: what an AnyViewConfig builds
     in_precision(model.eval(), dtype)
     images, slots = example_images(new, size).to("meta"), torch.arange(views, device="meta")
-    with torch.no_grad(), _Counter() as counter:
+    counter = _Counter()
+    with torch.no_grad(), counter:
         of_new = EncodeViews(model)(images)
         tokens, class_tokens, *early = (x.new_empty((views, *x.shape[1:])) for x in of_new)
         (camera_tokens,) = LearnedCameras(model)(slots, class_tokens)
@@ -59,7 +60,7 @@ class _Counter(TorchDispatchMode):
     """Without a device, attention is two batched products; what lies between them never leaves the chip and is not counted."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[tuple[float, float]] = []
 
     def __torch_dispatch__(

@@ -1,0 +1,77 @@
+"""What runs on a GPU only: recorded graphs, compiled and not, give what the whole network gives, and nothing waits for the device."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from da3_core.engines import AnyViewEngine, FullRecompute, make_engine
+from da3_core.model.checkpoint import Model
+from da3_core.types import View
+
+from .same import assert_same
+from .test_incremental import windows
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+SIZE = (28, 42)
+
+
+@pytest.fixture(autouse=True)
+def full_precision() -> Iterator[None]:
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = True
+
+
+@pytest.mark.parametrize("preset", ["da3-small", "da3-giant", "da3metric-nano", "da3nested-nano"])
+def test_recorded_windows_give_what_the_whole_network_gives(
+    preset: str, model_of: Callable[[str], Model], views_of: Callable[..., list[View]]
+) -> None:
+    model = model_of(preset)
+    engine = make_engine("eager", model, "cuda", views=4, precision="fp32")
+    reference = FullRecompute(model, engine.kind)
+    rng = random.Random(preset)
+    for window, wanted in windows(views_of(12, SIZE), 4, seed=1):
+        posed = rng.random() < 0.5
+        assert_same(engine.infer(window, wanted, posed), reference.infer(window, wanted, posed), tolerance=1e-3)
+
+
+@pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-3), ("bf16", 5e-2), ("fp16", 1e-2)])
+def test_compiled_windows_are_loaded_again_and_give_what_the_whole_network_gives(
+    precision: str,
+    tolerance: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shallow_of: Callable[[str], Model],
+    views_of: Callable[..., list[View]],
+) -> None:
+    model, views = shallow_of("da3-small"), views_of(4, SIZE)
+    reference = FullRecompute(model, "any_view")
+    for _ in range(2):
+        engine = make_engine("compiled", model, "cuda", views=3, precision=precision, cache_dir=tmp_path)
+        assert isinstance(engine, AnyViewEngine)
+        engine.prepare(SIZE)
+        assert engine.programs.refusals == [] and set(engine.programs.runs.values()) == {"compiled"}
+        for window in (views[:3], views[1:]):
+            for posed in (True, False):
+                found, wanted = (e.infer(window, [2], posed) for e in (engine, reference))
+                assert found.depth is not None and wanted.depth is not None
+                assert (found.depth - wanted.depth).norm() <= tolerance * wanted.depth.norm()
+        monkeypatch.setattr("da3_core.engines.compiled.export", None)
+
+
+@pytest.mark.parametrize("posed", [True, False])
+def test_the_host_runs_ahead(posed: bool, model_of: Callable[[str], Model], views_of: Callable[..., list[View]]) -> None:
+    engine, views = make_engine("eager", model_of("da3-nano"), "cuda", views=3), views_of(5, SIZE)
+    assert isinstance(engine, AnyViewEngine)
+    engine.infer(views[:3], [2], posed)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for i in (1, 2):
+            engine.predict(views[i : i + 3], [2], posed)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from da3_core.engines import compiled, make_engine
 from da3_core.engines.bench import Case, Row, bench_window, random_model, table
+from da3_core.engines.programs import ProgramError
 from da3_core.engines.roofline import work_of_a_frame
 from da3_core.model import load_model, save_model
 
@@ -49,7 +50,7 @@ TARGET_MS = {
 }
 H200 = {"matmul_tflops": 794.0, "copy_gb_s": 4280.0}  # where the chip was not measured
 PROFILED = 12  # windows
-BUILD_THREADS = {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "3"}  # several rows at once
+BUILD_THREADS = {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "2"}  # several rows at once
 ATTENTION_SHAPES = ((6, 8), (6, 16), (12, 8), (16, 8), (16, 16))  # heads, views
 
 
@@ -77,6 +78,8 @@ def main() -> None:
     options = _options()
     if options.attention == "flash":
         compiled.ATTENTION = compiled.ATTENTION[1:]
+    if options.just_in_time:
+        compiled.Packages.build = no_package  # type: ignore[method-assign]
     if options.child:
         run_child(options)
         return
@@ -111,15 +114,24 @@ def build(options: argparse.Namespace, started: float) -> None:
         for model in options.models:
             attempt(options, model, lambda model=model: save_model(random_model(model), options.work / model))
             print(f"{model} written at {time.monotonic() - started:.0f} s", flush=True)
-            waiting += [pool.submit(build_row, options, job, started) for job in jobs(options) if job.model == model]
+            waiting += [pool.submit(build_rows, options, rows, started) for rows in same_packages(jobs(options)) if rows[0].model == model]
         concurrent.futures.wait(waiting)
 
 
-def build_row(options: argparse.Namespace, job: Job, started: float) -> None:
-    left = options.build_seconds - (time.monotonic() - started)
-    if left > 0 and run_process(options, f"build-{job.name}", ["--child", "build", "--row", job.name], left, BUILD_THREADS):
-        print(f"{job.name} built at {time.monotonic() - started:.0f} s", flush=True)
-        (options.work / f"{job.name}.built").touch()
+def same_packages(rows: list[Job]) -> list[list[Job]]:
+    """With poses or without, a window has the same packages."""
+    together: dict[tuple[str, Case], list[Job]] = {}
+    for job in rows:
+        together.setdefault((job.model, dataclasses.replace(job.case, posed=False)), []).append(job)
+    return list(together.values())
+
+
+def build_rows(options: argparse.Namespace, rows: list[Job], started: float) -> None:
+    left, name = options.build_seconds - (time.monotonic() - started), rows[0].name
+    if left > 0 and run_process(options, f"build-{name}", ["--child", "build", "--row", name], left, BUILD_THREADS):
+        print(f"{name} built at {time.monotonic() - started:.0f} s", flush=True)
+        for job in rows:
+            (options.work / f"{job.name}.built").touch()
 
 
 def measure(options: argparse.Namespace, model: str, engine: str, seconds: float) -> None:
@@ -168,6 +180,10 @@ def run_child(options: argparse.Namespace) -> None:
         attempt(options, f"{job.name} by {engine_name}", lambda job=job: measure_row(options, job, model, engine_name))
         gc.collect()
         torch.cuda.empty_cache() if torch.cuda.is_available() else None
+
+
+def no_package(*_: object) -> NoReturn:
+    raise ProgramError("--just-in-time")
 
 
 def measure_row(options: argparse.Namespace, job: Job, model: Any, engine_name: str) -> None:
@@ -292,6 +308,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--offline-views", nargs="*", type=int, default=(32,), help="windows of new views, all wanted, of da3-small")
     parser.add_argument("--engines", nargs="+", default=["compiled", "eager"], help="eager: PyTorch's kernels, recorded as CUDA graphs")
     parser.add_argument("--attention", choices=["cudnn", "flash"], default="cudnn", help="which to ask for first")
+    parser.add_argument("--just-in-time", action="store_true", help="torch.compile, no packages")
     parser.add_argument("--attention-table", action="store_true", help="time both")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--size", nargs=2, type=int, default=SIZE)

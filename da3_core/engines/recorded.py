@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from da3_core.engines.compiled import fast_attention
 from da3_core.engines.programs import Backend, Program, ProgramError
 
 WARM_UP_RUNS = 3
+ALGORITHMS = 4  # of a convolution that are timed; each costs a start some milliseconds
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +64,8 @@ class Recorded:
     def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
         """See `Backend`. All recordings of a backend share a stream and their scratch memory: one runs at a time."""
         program = self._backend.build(part, inputs)
-        flags = torch.backends.cudnn.flags(enabled=True, benchmark=True)
         try:
-            with torch.no_grad(), torch.cuda.device(self._device), flags, fast_attention(self._device):
+            with torch.no_grad(), torch.cuda.device(self._device), fastest_convolutions(), fast_attention(self._device):
                 return Recording(program, inputs, self._device, self._stream, self._pool)
         except Exception as error:  # whatever compiled code and the driver throw
             reason = f"it does not record as a CUDA graph ({type(error).__name__}: {error})"
@@ -72,3 +73,15 @@ class Recorded:
                 raise ProgramError(reason) from error
             logger.warning("%s, %s: %s", self.name, type(part).__name__, reason)
             return program
+
+
+@contextlib.contextmanager
+def fastest_convolutions() -> Iterator[None]:
+    """What runs first in this context times cuDNN's algorithms and keeps the fastest."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.benchmark_limit
+    cudnn.benchmark, cudnn.benchmark_limit = True, ALGORITHMS
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.benchmark_limit = before

@@ -96,7 +96,8 @@ class AnyViewEngine:
         programs.prepare(self._given, *example_cameras(self.views, size))
         programs.prepare(self._learned, slots, class_tokens)
         (camera_tokens,) = programs(self._learned, slots, class_tokens)
-        programs.prepare(self._decode, slots, slots[:wanted], camera_tokens, tokens, *early)
+        self._camera_tokens = camera_tokens.clone()  # what a recorded program reads must not be a constant of another one
+        programs.prepare(self._decode, slots, slots[:wanted], self._camera_tokens, tokens, *early)
 
     @torch.no_grad()
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
@@ -115,6 +116,8 @@ class AnyViewEngine:
         tokens, class_tokens, *early = self._views_kept.kept
         cameras = (self._given, *given_cameras(views)) if posed else (self._learned, slots, class_tokens)
         (camera_tokens,) = self.programs(*cameras)
+        if camera_tokens.shape == self._camera_tokens.shape:
+            camera_tokens = self._camera_tokens.copy_(camera_tokens)
         return self.programs(self._decode, slots, torch.tensor(wanted, dtype=torch.long), camera_tokens, tokens, *early)
 
     def reset(self) -> None:

@@ -30,7 +30,7 @@ def make_image_decoder() -> Callable[[Any], Uint8Array]:
         from cv_bridge.boost import cv_bridge_boost  # noqa: F401
     except ModuleNotFoundError:
         return rgb_from_any
-    except ImportError as error:  # it is compiled for one numpy, and does not load beside another, as pip's 2
+    except Exception as error:  # it is compiled for one numpy, and does not load beside another, as pip's 2
         log.warning("cv_bridge is installed but does not load, images are decoded without it: %s", error)
         return rgb_from_any
     bridge = CvBridge()
@@ -90,7 +90,10 @@ def make_rigid_reader() -> Callable[[Any], Float64Array]:
     """geometry_msgs Transform or Pose -> (4, 4); raises MessageError for what is not rigid."""
     try:
         from tf_transformations import quaternion_matrix
-    except ImportError:
+    except ModuleNotFoundError:
+        return rigid_from_msg
+    except Exception as error:  # AttributeError: Ubuntu's transforms3d, beside pip's numpy 2
+        log.warning("tf_transformations is installed but does not load, rotations are read without it: %s", error)
         return rigid_from_msg
 
     def read(msg: Any) -> Float64Array:

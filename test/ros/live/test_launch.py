@@ -58,6 +58,9 @@ def test_every_executable_package_and_file_named_exists(path: Path) -> None:
             assert (ROOT / "scripts" / executable).stat().st_mode & 0o111
         else:
             assert f"<exec_depend>{owner}</exec_depend>" in package
+    for call in calls(path, "ExecuteProcess"):
+        assert [word.value for word in keyword(call, "cmd").elts[:2]] == ["ros2", "bag"]
+        assert "<exec_depend>rosbag2</exec_depend>" in package
     for file in re.findall(r'"([\w.-]+\.(?:yaml|rviz|xml|launch\.py))"', path.read_text()):
         assert (ROOT / "config" / file).exists() or (ROOT / "launch" / file).exists()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from tf2_msgs.msg import TFMessage
 
 from da3_core import FrameResult, PoseConfig, ScaleEstimate
 from da3_ros.frames import OwnTransforms
-from da3_ros.from_msg import LAYOUTS, rgb_from_image, rigid_from_msg
+from da3_ros.from_msg import LAYOUTS, rgb_from_any, rgb_from_image, rigid_from_msg
 from da3_ros.libraries import (
     CV_BRIDGE_ENCODINGS,
     make_broadcaster,
@@ -129,6 +131,19 @@ def test_tf_transformations_reads_the_same_rotation() -> None:
     pytest.importorskip("tf_transformations", reason="tf_transformations is not on PyPI")
     pose = r.odometry(5).pose.pose
     np.testing.assert_allclose(make_rigid_reader()(pose), rigid_from_msg(pose), atol=1e-12)
+
+
+@pytest.mark.parametrize(("package", "make"), [("tf_transformations", make_rigid_reader), ("cv_bridge", make_image_decoder)])
+@pytest.mark.parametrize("error", ["AttributeError", "ImportError"])
+def test_a_library_that_does_not_load_is_done_without(
+    package: str, make: Callable[[], Any], error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As Ubuntu's transforms3d and cv_bridge do beside pip's numpy 2."""
+    (tmp_path / f"{package}.py").write_text(f"raise {error}('of another numpy')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, package, raising=False)
+    assert make() in (rigid_from_msg, rgb_from_any)
+    assert f"{package} is installed but does not load" in caplog.text and "of another numpy" in caplog.text
 
 
 def test_tf2_finds_the_same_transforms(node: LifecycleNode) -> None:

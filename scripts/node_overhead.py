@@ -40,14 +40,14 @@ LENSES = {"pinhole": [0.0] * 5, "distorted": [-0.3, 0.1, 0.001, 0.001, 0.0]}
 
 
 class PlaneEngine:
-    """A plane two metres ahead, in no time."""
+    """A plane two metres ahead, in no time: by numpy, as torch's threads would spin on after it, on the cores that the rest needs."""
 
     kind = "metric"
     description = "a plane"
 
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
-        size = (len(wanted), *views[0].image.shape[1:])
-        return Prediction(depth=torch.full(size, 2.0), confidence=torch.full(size, 2.0), is_metric=True)
+        plane = torch.from_numpy(np.full((len(wanted), *views[0].image.shape[1:]), 2.0, np.float32))
+        return Prediction(depth=plane, confidence=plane, is_metric=True)
 
     def reset(self) -> None:
         """Nothing is kept."""

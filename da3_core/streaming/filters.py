@@ -20,8 +20,8 @@ def without_untrusted(depth: Float32Array, confidence: Float32Array | None, sky:
     if sky is not None and config.drop_sky:
         keep &= sky < SKY_THRESHOLD
     if config.edge_ratio > 0:
-        known = np.where(np.isnan(depth), np.float32(np.inf), depth)  # NaN compares as it pleases; what it is beside is an edge
+        known = cv2.patchNaNs(depth.copy(), np.inf)  # NaN compares as it pleases; what it is beside is an edge
         keep &= cv2.dilate(known, NEIGHBOURHOOD) <= (1 + config.edge_ratio) * cv2.erode(known, NEIGHBOURHOOD)
     if config.max_depth_m > 0:
         keep &= depth <= config.max_depth_m
-    return np.where(keep, depth, np.float32(np.nan))
+    return np.asarray(cv2.copyTo(depth, keep.view(np.uint8), np.full_like(depth, np.nan)), np.float32)

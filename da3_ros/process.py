@@ -21,7 +21,7 @@ from .node import DepthNode
 
 EXIT_S = 1.5  # from a signal to the end, whatever an engine is busy with
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-SWITCH_S = 0.0005  # callbacks and worker hand the interpreter over this soon: by default one may hold up the other for 5 ms
+SWITCH_S = 0.0001  # callbacks and worker hand the interpreter over this soon: by default one may hold up the other for 5 ms
 
 
 def main(make_node: Callable[[], DepthNode] = DepthNode) -> None:

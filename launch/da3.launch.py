@@ -17,8 +17,10 @@ def generate_launch_description() -> LaunchDescription:
             "params_file", default_value=PathJoinSubstitution([config, "one_camera.yaml"]), description="cameras and settings: see config/"
         ),
         DeclareLaunchArgument("namespace", default_value="", description="namespace of the node and its topics"),
-        DeclareLaunchArgument("use_sim_time", default_value="false", description="take time from /clock"),
-        DeclareLaunchArgument("autostart", default_value="true", description="false: leave the lifecycle to a manager"),
+        DeclareLaunchArgument("use_sim_time", default_value="false", description="take time from /clock; holds over params_file"),
+        DeclareLaunchArgument(
+            "autostart", default_value="true", description="false: leave the lifecycle to a manager; holds over params_file"
+        ),
         DeclareLaunchArgument("large_messages", default_value="false", description="Fast DDS with a large shared-memory segment"),
         DeclareLaunchArgument("rviz", default_value="false", description="show inputs and outputs"),
         DeclareLaunchArgument(

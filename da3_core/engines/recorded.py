@@ -27,6 +27,7 @@ class Recording:
     """
 
     def __init__(self, program: Program, inputs: Sequence[Tensor], device: torch.device, stream: Any, pool: Any) -> None:
+        self._program = program  # holds constants that the graph reads
         self._inputs = [x.to(device) for x in inputs]
         self._pinned = [None if x.is_cuda else torch.empty(x.shape, dtype=x.dtype, pin_memory=True) for x in inputs]
         self._copied = torch.cuda.Event()

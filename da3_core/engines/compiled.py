@@ -1,4 +1,7 @@
-"""Programs that Inductor compiles: kept on disk, so that a second start only loads them."""
+"""Programs that Inductor compiles: kept on disk, so that a second start only loads them.
+
+Inductor is imported where it is used: it takes seconds, which no other engine needs.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,18 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch._inductor
-import torch._inductor.config
 from torch import Tensor, nn
-from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.export import export
 from da3_core.engines.programs import Program, ProgramError
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 CONSTANTS, ARGUMENTS = (
     "constants.pt",
@@ -42,6 +44,8 @@ class Packages:
 
     def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
         """See `Backend`."""
+        import torch._inductor.config
+
         keep_inductors_cache(self._cache)
         made_for = {"device": device_name(self._device), "options": repr(sorted(self._options.items()))}
         path = self._cache.get(part, inputs, "part.inductor", made_for, lambda path: self._write(part, inputs, path))
@@ -52,6 +56,8 @@ class Packages:
             raise ProgramError(f"what Inductor built does not run ({type(error).__name__}: {error})") from error
 
     def _program(self, part: nn.Module, path: Path, inputs: Sequence[Tensor]) -> Program:
+        import torch._inductor
+
         code: Any = torch._inductor.CompiledArtifact.load(path=str(path), format="binary")  # type: ignore[attr-defined]
         arguments = self._arguments(part, path)
 
@@ -71,6 +77,8 @@ class Packages:
         return [None if name is None else tensors[name].detach() for name in names]
 
     def _write(self, part: nn.Module, inputs: Sequence[Tensor], path: Path) -> None:
+        import torch._inductor
+
         on_device = [x.to(self._device) for x in inputs]
         try:
             with fast_attention(self._device), torch.no_grad():
@@ -145,6 +153,8 @@ def device_name(device: torch.device) -> str:
 
 def _argument_names(program: ExportedProgram) -> list[str | None]:
     """Names of the tensors that the graph takes, in order; None for an input."""
+    from torch.export.graph_signature import InputKind
+
     return [None if spec.kind == InputKind.USER_INPUT else spec.target for spec in program.graph_signature.input_specs]
 
 

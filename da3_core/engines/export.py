@@ -8,13 +8,15 @@ import operator
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
-from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 OPSET = 20
 FOLDED_PREFIX = "folded_"
@@ -27,6 +29,8 @@ def export(part: nn.Module, inputs: Sequence[Tensor], in_float32: Collection[OpO
 
     in_float32: operations that compute in float32 and give what they gave before, for compilers that would take the types literally.
     """
+    import torch.export
+
     with torch.no_grad():
         graph = torch.export.export(part, tuple(inputs), strict=False).module()
         fold_constants(graph)

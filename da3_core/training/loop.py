@@ -141,7 +141,7 @@ class Trainer:
         self.batches.prepare(step + 1)
         bad = ~(values["loss"].isfinite() & norm.isfinite())
         self.first_bad = torch.where(bad & (self.first_bad < 0), step, self.first_bad)
-        self.report.collect(values | {"gradient_norm": norm}, draw.seeds.numel() * draw.n_views)
+        self.report.collect(values | {"gradient_norm": norm}, draw.view_order.numel())
         self.step += 1
 
     def _look(self) -> None:

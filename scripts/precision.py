@@ -63,7 +63,7 @@ def models(name: str) -> list[tuple[str, AnyView]]:
 
 def compare(model: AnyView, dtype: torch.dtype, images: Tensor, T_cam_world: Tensor | None, K: Tensor | None) -> Any:
     """(median, largest) of depth's, rays', rotations' and translations' differences, and the count of other reference views."""
-    rough = in_precision(copy.deepcopy(model), dtype)
+    rough = cast(AnyView, in_precision(copy.deepcopy(model), dtype))
     differences: list[list[Tensor]] = [[], [], [], []]
     flips = 0
     for i in range(len(images)):

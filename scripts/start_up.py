@@ -1,6 +1,7 @@
 """Seconds from a process's start to its first depth: python scripts/start_up.py [--model da3-nano] [--views 4] [--size 336 504].
 
-Each start is a new process; the first may find caches empty, the later ones find them as the first left them.
+Each start is a new process; the first may find caches empty, the later ones find them as the first left them. What the engine costs is
+split: Inductor's imports, and for each part, in the order of preparing, what it takes to find or build, to load and to record it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def main() -> None:
         done = subprocess.run(command, env={**os.environ, "STARTED": str(started)}, stdout=subprocess.PIPE, text=True, check=True)
         report = json.loads(done.stdout.splitlines()[-1])
         steps = {name: round(b - a, 2) for (_, a), (name, b) in pairwise([("", started), *report["marks"]])}
-        starts.append({**steps, "total": round(report["marks"][-1][1] - started, 2), "description": report["description"]})
+        total = round(report["marks"][-1][1] - started, 2)
+        starts.append({**steps, "total": total, "of the engine": report["costs"], "description": report["description"]})
         print(f"start {i + 1}: {starts[-1]}", flush=True)
         if options.json:
             options.json.write_text(json.dumps(starts, indent=1))
@@ -46,22 +48,59 @@ def start(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     mark("import torch")
+    import da3_core.engines.choice
     from da3_core import load_model, make_engine
+    from da3_core.engines import compiled
     from da3_core.engines.bench import Case
+    from da3_core.engines.cache import ArtifactCache
+    from da3_core.engines.recorded import Recording
 
     mark("import da3")
     model = load_model(options.model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     mark("read the weights")
+    costs = Costs()
+    costs.measure(da3_core.engines.choice, "copy_on")
+    costs.measure(ArtifactCache, "__init__", "digest of the weights")
     engine: Any = make_engine(options.engine, model, device, options.views)
+    mark("copy the model")
+    if options.engine == "compiled" or (options.engine == "auto" and device == "cuda"):
+        import torch._inductor.compile_fx
+        import torch._inductor.select_algorithm
+
+        mark("import Inductor")
+    costs.measure(ArtifactCache, "get", "find or build")
+    costs.measure(compiled, "_load", "load")
+    costs.measure(compiled.Packages, "_arguments", "arguments")
+    costs.measure(Recording, "__init__", "record")
     engine.prepare(tuple(options.size))
-    mark("make the engine")
+    mark("prepare")
     window = next(Case(tuple(options.size), options.views).windows())
     engine.infer(window[:1], [0], False)
     mark("first depth")
     engine.infer(window, [options.views - 1], False)
     mark("first full window")
-    return {"marks": marks, "description": engine.description}
+    return {"marks": marks, "costs": costs.seconds, "description": engine.description}
+
+
+class Costs:
+    """Seconds in functions, call by call; those of what they call included."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {}
+
+    def measure(self, owner: Any, function: str, name: str | None = None) -> None:
+        """From now on."""
+        called, spent = getattr(owner, function), self.seconds.setdefault(name or function, [])
+
+        def measured(*args: Any, **kwargs: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return called(*args, **kwargs)
+            finally:
+                spent.append(round(time.perf_counter() - started, 3))
+
+        setattr(owner, function, measured)
 
 
 def _options() -> argparse.Namespace:

@@ -7,9 +7,10 @@ import importlib.util
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
+from torch import nn
 
 from da3_core.engines import tensorrt, torch_tensorrt
 from da3_core.engines.cache import ArtifactCache
@@ -54,7 +55,7 @@ def make_engine(
     dtype = precision_of(precision, chosen, where)
     cache = ArtifactCache(model, cache_dir, rebuild)
     programs = Programs(backends(chosen, where, cache), _plain(where), reason)
-    return _engine(in_precision(copy.deepcopy(model).eval().to(where), dtype), programs, views)
+    return _engine(in_precision(copy_on(where, model), dtype), programs, views)
 
 
 def export_graphs(
@@ -66,7 +67,7 @@ def export_graphs(
     of `halves`. Raises FileExistsError where there is such a folder already, unless `replace` is set.
     """
     dtype, cpu, files = precision_of(precision, "tensorrt", torch.device("cpu")), torch.device("cpu"), GraphFiles(folder, replace)
-    _engine(in_precision(copy.deepcopy(model).eval().to(cpu), dtype), Programs([files], Eager(cpu)), views).prepare(size, wanted)
+    _engine(in_precision(copy_on(cpu, model), dtype), Programs([files], Eager(cpu)), views).prepare(size, wanted)
     return files.folders
 
 
@@ -106,6 +107,13 @@ def backends(name: Name, device: torch.device, cache: ArtifactCache) -> list[Bac
         "tensorrt": [*(Checked(backend, cache) for backend in foreign), *compiled],
     }
     return [Recorded(backend, device) if device.type == "cuda" else backend for backend in found[name]]
+
+
+def copy_on(device: torch.device, model: Model) -> Model:
+    """A copy for inference. Weights go to the device as they are: a second copy on the host took a large model more than a second."""
+    parameters: dict[int, Any] = {id(x): nn.Parameter(x.detach().to(device, copy=True), x.requires_grad) for x in model.parameters()}
+    buffers: dict[int, Any] = {id(x): x.to(device, copy=True) for x in model.buffers()}
+    return copy.deepcopy(model, parameters | buffers).eval()
 
 
 def in_precision(model: Model, dtype: torch.dtype) -> Model:

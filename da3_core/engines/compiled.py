@@ -6,9 +6,10 @@ Inductor is imported where it is used: it takes seconds, which no other engine n
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,21 +45,16 @@ class Packages:
 
     def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
         """See `Backend`."""
-        import torch._inductor.config
-
         keep_inductors_cache(self._cache)
         made_for = {"device": device_name(self._device), "options": repr(sorted(self._options.items()))}
         path = self._cache.get(part, inputs, "part.inductor", made_for, lambda path: self._write(part, inputs, path))
         try:
-            with torch._inductor.config.patch(compile_threads=1):  # a pool of processes takes longer to start than kernels to load
-                return self._program(part, path, inputs)
+            return self._program(part, path, inputs)
         except Exception as error:  # whatever the loader and the first call throw
             raise ProgramError(f"what Inductor built does not run ({type(error).__name__}: {error})") from error
 
     def _program(self, part: nn.Module, path: Path, inputs: Sequence[Tensor]) -> Program:
-        import torch._inductor
-
-        code: Any = torch._inductor.CompiledArtifact.load(path=str(path), format="binary")  # type: ignore[attr-defined]
+        code = _load(path)
         arguments = self._arguments(part, path)
 
         @torch.no_grad()
@@ -87,19 +83,29 @@ class Packages:
                 tensors = {**program.constants, **program.state_dict}
                 given = iter(on_device)
                 arguments = [next(given) if name is None else tensors[name].detach() for name in names]
-                code = torch._inductor.standalone_compile(
+                code: Any = torch._inductor.standalone_compile(
                     program.graph_module,
                     arguments,
                     dynamic_shapes="from_example_inputs",
                     options={"config_patches": self._options},
                     aot=True,
                 )
-            code.save(path=str(path), format="binary")
+            path.write_bytes(code.serialize())  # `save` adds a checksum of all of PyTorch's code, which takes half a second to work out
         except Exception as error:  # whatever the compilers throw
             raise ProgramError(f"Inductor failed ({type(error).__name__}: {error})") from error
         constants = {name: tensors[name].detach() for name in names if name is not None and name not in _tensors(part)}
         torch.save(constants, path.with_name(CONSTANTS))  # with their strides, which code has built in
         path.with_name(ARGUMENTS).write_text(json.dumps(names))
+
+
+def _load(path: Path) -> Callable[..., Sequence[Tensor]]:
+    """Inductor's imports and its package leave millions of objects and hardly any garbage: collecting it took a third of the time."""
+    with collecting_no_garbage():
+        import torch._inductor.config
+        from torch._inductor.standalone_compile import AOTCompiledArtifact
+
+        with torch._inductor.config.patch(compile_threads=1):  # a pool of processes takes longer to start than kernels to load
+            return AOTCompiledArtifact.deserialize(path.read_bytes())
 
 
 class JustInTime:
@@ -129,8 +135,20 @@ class JustInTime:
 
 
 def keep_inductors_cache(cache: ArtifactCache) -> None:
-    """Beside ours, where nobody said otherwise: the default is lost with /tmp."""
+    """Beside ours, where nobody said otherwise: the default is lost with /tmp. Inductor settles on a folder when it is imported."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache.folder.parent / "inductor"))
+
+
+@contextlib.contextmanager
+def collecting_no_garbage() -> Iterator[None]:
+    """Where Python's collector is on, it rests meanwhile."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 @contextlib.contextmanager

@@ -188,8 +188,8 @@ class NestedEngine:
     @torch.no_grad()
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
         """See `Engine`."""
+        canonical_depth, sky = (x.unsqueeze(0) for x in self.metric.predict(views, len(wanted)))  # copies, which outlast the next programs
         encoding, depth, confidence = (x.unsqueeze(0) for x in self.any_view.predict(views, range(len(views)), posed))
-        canonical_depth, sky = (x.unsqueeze(0) for x in self.metric.predict(views, len(wanted)))
         T_cam_world, K = cameras_from_encoding(encoding, _size(views))
         relative = Prediction(depth=depth, confidence=confidence, camera_encoding=encoding, T_cam_world=T_cam_world, K=K)
         return scene_on_host(in_metres(relative, canonical_depth, sky), wanted)

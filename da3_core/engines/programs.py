@@ -25,7 +25,7 @@ class Backend(Protocol):
     def name(self) -> str: ...
 
     def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
-        """A program for inputs like these. Raises ProgramError."""
+        """A program for inputs like these. What it gives may be gone once any program of the backend has run again. Raises ProgramError."""
 
 
 class Eager:

@@ -23,7 +23,8 @@ class Recording:
     """A program's kernels as one CUDA graph.
 
     Inputs of the host go through pinned memory into fixed buffers. An input that lies on the device when recorded (what is kept of the
-    views, another recording's output) is read where it lies; a different one is copied there. Outputs are overwritten by the next call.
+    views, another recording's output) is read where it lies; a different one is copied there. Outputs last until the next recording of the
+    backend has run: one that was recorded earlier may have its scratch memory where they lie.
     """
 
     def __init__(self, program: Program, inputs: Sequence[Tensor], device: torch.device, stream: Any, pool: Any) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from da3_core.engines import FullRecompute, make_engine
+from da3_core.engines import AnyViewEngine, FullRecompute, MonoEngine, NestedEngine, make_engine
+from da3_core.engines.programs import Program, Programs
 from da3_core.model import PRESETS
 from da3_core.model.checkpoint import Model
+from da3_core.model.da3 import AnyView, Mono
 from da3_core.types import View
 
 from .same import assert_same
@@ -45,6 +48,44 @@ def test_any_sequence_of_windows_gives_what_the_whole_network_gives(
     for window, wanted in windows(views_of(12, SIZE), 4, seed=1):
         posed = rng.random() < 0.5
         assert_same(engine.infer(window, wanted, posed), reference.infer(window, wanted, posed))
+
+
+class ShortLived:
+    """Programs that share memory as strictly as recordings may: what one gave is gone once the next has run."""
+
+    name = "short-lived"
+
+    def __init__(self) -> None:
+        self._last: tuple[Tensor, ...] = ()
+
+    def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
+        def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+            outputs = tuple(x.clone() for x in part(*inputs))
+            for x in self._last:
+                x.fill_(torch.nan)
+            self._last = outputs
+            return outputs
+
+        return run
+
+
+@pytest.mark.parametrize("preset", ["da3-nano", "da3metric-nano", "da3nested-nano"])
+def test_nothing_a_program_gave_is_read_after_the_next(
+    preset: str, model_of: Callable[[str], Model], views_of: Callable[..., list[View]]
+) -> None:
+    model, programs = model_of(preset), Programs([], ShortLived())
+    engine: AnyViewEngine | MonoEngine | NestedEngine
+    if isinstance(model, AnyView):
+        engine = AnyViewEngine(model, programs, 3)
+    elif isinstance(model, Mono):
+        engine = MonoEngine(model, programs, 3)
+    else:
+        engine = NestedEngine(AnyViewEngine(model.any_view, programs, 3), MonoEngine(model.metric, programs, 3))
+    reference = FullRecompute(model, engine.kind)
+    views = views_of(5, SIZE)
+    for window in (views[:1], views[:3], views[2:4], views[2:]):
+        for posed in (False, True):
+            assert_same(engine.infer(window, [0], posed), reference.infer(window, [0], posed))
 
 
 def test_a_view_is_encoded_once(model_of: Callable[[str], Model], views_of: Callable[..., list[View]]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from da3_core.engines import tensorrt, torch_tensorrt
 from da3_core.engines.cache import ArtifactCache
@@ -117,13 +117,23 @@ def copy_on(device: torch.device, model: Model) -> Model:
 
 
 def in_precision(model: Model, dtype: torch.dtype) -> Model:
-    """Backbones and heads in `dtype`, convolutions of a GPU with channels last; what makes and reads cameras stays in float32."""
+    """Backbones and heads in `dtype`, convolutions of a GPU with channels last; what makes and reads cameras stays in float32.
+
+    So do the last layers before the rays: in trained networks they pass 65504, the largest float16, until a normalisation takes it back.
+    """
     for network in (part for part in model.modules() if isinstance(part, (AnyView, Mono))):
         network.backbone.to(dtype)
         network.head.to(dtype)
+        if isinstance(network, AnyView):
+            network.head.ray_necks.float()[3].register_forward_pre_hook(_in_float32)
+            network.head.ray_outputs.float()
         if next(network.parameters()).is_cuda:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
+
+
+def _in_float32(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(x.float() for x in inputs)
 
 
 def precision_of(precision: str, engine: Name, device: torch.device) -> torch.dtype:

@@ -7,15 +7,18 @@ import types
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
+from torch import nn
 
 from da3_core.config import ModelConfig
 from da3_core.engines import ENGINES, AnyViewEngine, make_engine
-from da3_core.engines.choice import PRECISIONS, Name, choose, precision_of
+from da3_core.engines.choice import PRECISIONS, Name, choose, copy_on, in_precision, precision_of
 from da3_core.engines.tensorrt import MODULES
 from da3_core.model.checkpoint import Model
+from da3_core.model.da3 import AnyView
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -101,6 +104,18 @@ def test_what_cannot_be_is_refused_with_a_remedy(name: str, device: torch.device
 def test_an_unknown_precision_is_refused_with_those_there_are(model_of: Callable[[str], Model], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no precision 'int3': take auto, fp32, bf16, fp16"):
         make_engine("eager", model_of("da3-nano"), "cpu", precision="int3", cache_dir=tmp_path)
+
+
+def test_rays_that_pass_float16_on_their_way_are_numbers_in_half_precision(model_of: Callable[[str], Model]) -> None:
+    model = model_of("da3-nano")
+    assert isinstance(model, AnyView)
+    with torch.no_grad():
+        for convolution in cast(nn.Sequential, model.head.ray_necks[3]):
+            cast(nn.Conv2d, convolution).weight.mul_(20)  # as trained networks do, more and more, which the normalisation undoes
+        images = torch.randn(1, 2, 3, 28, 42, generator=torch.Generator().manual_seed(0))
+        exact = model(images, want={"rays"}).rays
+        half = in_precision(copy_on(torch.device("cpu"), model), torch.float16)(images, want={"rays"}).rays
+    assert (half - exact).norm() < 0.01 * exact.norm()
 
 
 def test_the_model_that_was_given_stays_as_it_is(model_of: Callable[[str], Model], tmp_path: Path) -> None:

@@ -65,9 +65,9 @@ def start(options: argparse.Namespace) -> dict[str, Any]:
     engine: Any = make_engine(options.engine, model, device, options.views)
     mark("copy the model")
     if options.engine == "compiled" or (options.engine == "auto" and device == "cuda"):
-        import torch._inductor.compile_fx
-        import torch._inductor.select_algorithm
-
+        with compiled.collecting_no_garbage():
+            import torch._inductor.select_algorithm
+            import torch._inductor.standalone_compile
         mark("import Inductor")
     costs.measure(ArtifactCache, "get", "find or build")
     costs.measure(compiled, "_load", "load")

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HTTPError  # type: ignore[attr-defined]  # of whichever client it uses
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -207,6 +205,9 @@ def _find(source: str | Path, revision: str | None, cache_dir: str | Path | None
 
 
 def _download(repository: str, revision: str | None, cache_dir: str | Path | None) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HTTPError  # type: ignore[attr-defined]  # of whichever client it uses
+
     try:
         files = [hf_hub_download(repository, file, revision=revision, cache_dir=cache_dir) for file in (CONFIG_FILE, WEIGHTS_FILE)]
     except (HTTPError, EntryNotFoundError, OSError, ValueError) as error:

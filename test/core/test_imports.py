@@ -6,7 +6,19 @@ import subprocess
 import sys
 
 BUILDERS = {"torch._dynamo", "torch._inductor", "torch.onnx._internal.exporter._core", "sympy"}  # seconds, to build or load packages
-OPTIONAL = {"onnx", "onnxscript", "onnxruntime", "tensorrt", "open3d", "rosbags", "rerun", "gsplat", "scipy", "matplotlib"}
+OPTIONAL = {
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "tensorrt",
+    "open3d",
+    "rosbags",
+    "rerun",
+    "gsplat",
+    "scipy",
+    "matplotlib",
+    "huggingface_hub",
+}
 
 
 def imported_by(statement: str) -> set[str]:

@@ -24,10 +24,8 @@ from da3_core.engines.programs import Program, ProgramError
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-CONSTANTS, ARGUMENTS = (
-    "constants.pt",
-    "arguments.json",
-)  # tensors that are none of the model's; names in the order of a call
+CONSTANTS = "constants.pt"  # tensors that are none of the model's
+ARGUMENTS = "arguments.json"  # names in the order of a call
 OPTIONS: Mapping[str, Any] = {"conv_1x1_as_mm": True, "epilogue_fusion": True, "max_autotune_gemm": False}
 ATTENTION = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 

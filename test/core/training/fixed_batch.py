@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from da3_core.geometry.pinhole import K_from_parameters
@@ -9,6 +11,7 @@ from da3_core.geometry.rigid import rigid_from_rt, rotation_from_quaternion
 from da3_core.model.presets import AnyViewConfig, BackboneConfig, DPTConfig, MonoConfig
 from da3_core.scenes.sample import Samples
 from da3_core.training.data import Draw
+from da3_core.training.objective import Objective
 
 ALTERNATING = BackboneConfig(32, 4, 2, (0, 1, 2, 3), alt_start=2, qknorm_start=2, rope_start=2, position_grid=2)
 PLAIN = BackboneConfig(32, 4, 2, (0, 1, 2, 3), position_grid=2)
@@ -54,3 +57,21 @@ def fixed_draw(samples: Samples, step: int = 0, chances: tuple[float, float] = (
         view_order=torch.arange(n).expand(b, n),
         scene_chances=torch.full((b, 2), scene_chance),
     )
+
+
+def on_gpu(samples: Samples) -> Samples:
+    """The same on the current GPU."""
+    return Samples(**{f.name: getattr(samples, f.name).cuda() for f in dataclasses.fields(samples)})
+
+
+def values_over_steps(objective: Objective, samples: Samples, draw: Draw, steps: int, lr: float, name: str = "loss") -> list[float]:
+    """The value `name` of one batch, while the objective is trained on it."""
+    optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=lr)
+    found = []
+    for _ in range(steps):
+        values = objective(samples, draw)
+        values["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(values[name].item())
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import traceback
 from typing import Any
 
@@ -12,7 +11,6 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from da3_core.model import build_model
-from da3_core.scenes.sample import Samples
 from da3_core.training.anyview import AnyViewTraining
 from da3_core.training.config import LossConfig, RuntimeConfig
 from da3_core.training.gradients import FlatGradients, PlainGradients, RecordedGradients, make_gradients
@@ -22,7 +20,7 @@ from da3_core.training.objective import Objective, ground_truth
 from da3_core.training.processes import Processes
 from da3_core.training.teacher import TeacherTraining
 
-from .fixed_batch import ANY_VIEW, METRIC, fixed_draw, fixed_samples
+from .fixed_batch import ANY_VIEW, METRIC, fixed_draw, fixed_samples, on_gpu
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
@@ -99,10 +97,6 @@ def test_a_step_does_not_touch_the_host(chances: tuple[float, float]) -> None:
         with HostWatch() as watch:
             objective(samples, draw)["loss"].backward()
         assert not watch.found, watch.found[0]
-
-
-def on_gpu(samples: Samples) -> Samples:
-    return Samples(**{f.name: getattr(samples, f.name).cuda() for f in dataclasses.fields(samples)})
 
 
 @pytest.mark.gpu

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 
 from da3_core.geometry.pinhole import project
 from da3_core.geometry.rigid import invert_rigid, rotate
 from da3_core.model import build_model
-from da3_core.scenes.sample import Samples
 from da3_core.training.config import LossConfig
 from da3_core.training.gaussians import GaussianTraining, load_rasteriser
 from da3_core.types import Gaussians
 
-from .fixed_batch import WITH_GAUSSIANS, fixed_draw, fixed_samples
+from .fixed_batch import WITH_GAUSSIANS, fixed_draw, fixed_samples, on_gpu, values_over_steps
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 
@@ -23,10 +20,6 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 @pytest.fixture(autouse=True, scope="module")
 def needs_gsplat() -> None:
     pytest.importorskip("gsplat")
-
-
-def on_gpu(samples: Samples) -> Samples:
-    return Samples(**{f.name: getattr(samples, f.name).cuda() for f in dataclasses.fields(samples)})
 
 
 def test_a_gaussian_is_drawn_where_it_is_projected() -> None:
@@ -55,13 +48,5 @@ def test_the_gaussian_head_learns_to_draw_the_images() -> None:
     torch.manual_seed(0)
     objective = GaussianTraining(build_model(WITH_GAUSSIANS).train(), LossConfig(), bf16=True).cuda()  # type: ignore[arg-type]
     samples = on_gpu(fixed_samples(b=2, n=3, h=56, w=84))
-    draw = fixed_draw(samples)
-    optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=1e-2)
-    found = []
-    for _ in range(40):
-        values = objective(samples, draw)
-        values["loss"].backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        found.append(values["colour"].item())
+    found = values_over_steps(objective, samples, fixed_draw(samples), 40, 1e-2, "colour")
     assert found[-1] < 0.8 * found[0]

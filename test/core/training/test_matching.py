@@ -16,7 +16,7 @@ from da3_core.training.config import LossConfig
 from da3_core.training.matching import QUERY_STRIDE, features_needed, find_matches, matching_loss, taught_blocks
 from da3_core.training.objective import ground_truth
 
-from .fixed_batch import ANY_VIEW, fixed_draw
+from .fixed_batch import ANY_VIEW, fixed_draw, values_over_steps
 
 PATCH = 14
 FIRST = torch.zeros(1)  # the queries begin with the first patch
@@ -63,15 +63,7 @@ def test_attention_learns_to_match() -> None:
     torch.manual_seed(0)
     network = build_model(ANY_VIEW).train()
     objective = AnyViewTraining(network, LossConfig(matching=1.0), bf16=False, labels=ground_truth)  # type: ignore[arg-type]
-    draw = fixed_draw(samples)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    found = []
-    for _ in range(25):
-        values = objective(samples, draw)
-        values["loss"].backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        found.append(values["matching"].item())
+    found = values_over_steps(objective, samples, fixed_draw(samples), 25, 3e-3, "matching")
     assert found[-1] < 0.7 * found[0]
 
 

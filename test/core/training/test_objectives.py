@@ -21,7 +21,7 @@ from da3_core.training.objective import Objective, ground_truth
 from da3_core.training.teacher import TeacherTraining
 from da3_core.types import Gaussians, Prediction
 
-from .fixed_batch import ANY_VIEW, METRIC, WITH_GAUSSIANS, fixed_draw, fixed_samples
+from .fixed_batch import ANY_VIEW, METRIC, WITH_GAUSSIANS, fixed_draw, fixed_samples, values_over_steps
 
 
 def network(config: object, seed: int = 0) -> torch.nn.Module:
@@ -50,15 +50,7 @@ def metric(loss: LossConfig) -> Objective:
 def losses_over_steps(objective: Objective, steps: int, posed: bool) -> list[float]:
     samples = fixed_samples()
     draw = fixed_draw(samples, chances=(0.0 if posed else 0.9, 0.9))
-    optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=3e-3)
-    found = []
-    for _ in range(steps):
-        loss = objective(samples, draw)["loss"]
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        found.append(loss.item())
-    return found
+    return values_over_steps(objective, samples, draw, steps, 3e-3)
 
 
 @pytest.mark.parametrize(
@@ -203,15 +195,7 @@ def test_the_gaussian_head_learns_and_the_rest_does_not() -> None:
     objective = GaussianTraining(net, LossConfig(), bf16=False, rasterise=splat)  # type: ignore[arg-type]
     before = {name: p.clone() for name, p in net.named_parameters()}
     samples = fixed_samples(b=1, h=28, w=28)
-    draw = fixed_draw(samples)
-    optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=1e-2)
-    found = []
-    for _ in range(6):
-        loss = objective(samples, draw)["loss"]
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        found.append(loss.item())
+    found = values_over_steps(objective, samples, fixed_draw(samples), 6, 1e-2)
     assert found[-1] < 0.95 * found[0]
     moved = {name for name, p in net.named_parameters() if not torch.equal(p, before[name])}
     assert moved

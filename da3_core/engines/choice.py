@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from da3_core.engines import tensorrt, torch_tensorrt
 from da3_core.engines.cache import ArtifactCache
@@ -125,15 +125,11 @@ def in_precision(model: Model, dtype: torch.dtype) -> Model:
         network.backbone.to(dtype)
         network.head.to(dtype)
         if isinstance(network, AnyView):
-            network.head.ray_necks.float()[3].register_forward_pre_hook(_in_float32)
+            network.head.ray_necks.float()
             network.head.ray_outputs.float()
         if next(network.parameters()).is_cuda:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
-
-
-def _in_float32(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(x.float() for x in inputs)
 
 
 def precision_of(precision: str, engine: Name, device: torch.device) -> torch.dtype:

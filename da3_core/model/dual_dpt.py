@@ -56,7 +56,8 @@ class DualDPT(nn.Module):
         return logits[:, 0].exp(), 1 + logits[:, 1].exp()
 
     def _rays(self, maps: Sequence[Tensor], size: Size) -> tuple[Tensor, Tensor]:
-        x = self.ray_necks[3](self.ray_fusion(maps))
+        neck = self.ray_necks[3]
+        x = neck(self.ray_fusion(maps).to(next(neck.parameters()).dtype))
         out = self.ray_outputs[3](add_uv_embedding(x, aspect=size[1] / size[0])).float()  # (B * N, 7, 8h, 8w)
         return out[:, :6].permute(0, 2, 3, 1), 1 + out[:, 6].exp()
 

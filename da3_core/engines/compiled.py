@@ -9,7 +9,7 @@ import contextlib
 import gc
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,18 +57,17 @@ class Packages:
 
         @torch.no_grad()
         def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-            given = iter(inputs)
-            return tuple(code(*(next(given) if x is None else x for x in arguments)))
+            return tuple(code(*_filled(arguments, inputs)))
 
         run(*(x.to(self._device) for x in inputs))
         return run
 
     def _arguments(self, part: nn.Module, path: Path) -> list[Tensor | None]:
-        """What the code is called with: weights, constants, and None for every input."""
+        """What the code is called with: weights, constants, and None for every input, see `_filled`."""
         constants = torch.load(path.with_name(CONSTANTS), map_location=self._device, weights_only=True)
         tensors = {**constants, **_tensors(part)}
         names: list[str | None] = json.loads(path.with_name(ARGUMENTS).read_text())
-        return [None if name is None else tensors[name].detach() for name in names]
+        return _named(names, tensors)
 
     def _write(self, part: nn.Module, inputs: Sequence[Tensor], path: Path) -> None:
         import torch._inductor
@@ -79,11 +78,9 @@ class Packages:
                 program = export(part, on_device)
                 names = _argument_names(program)
                 tensors = {**program.constants, **program.state_dict}
-                given = iter(on_device)
-                arguments = [next(given) if name is None else tensors[name].detach() for name in names]
                 code: Any = torch._inductor.standalone_compile(
                     program.graph_module,
-                    arguments,
+                    [*_filled(_named(names, tensors), on_device)],
                     dynamic_shapes="from_example_inputs",
                     options={"config_patches": self._options},
                     aot=True,
@@ -172,6 +169,17 @@ def _argument_names(program: ExportedProgram) -> list[str | None]:
     from torch.export.graph_signature import InputKind
 
     return [None if spec.kind == InputKind.USER_INPUT else spec.target for spec in program.graph_signature.input_specs]
+
+
+def _named(names: Sequence[str | None], tensors: Mapping[str, Tensor]) -> list[Tensor | None]:
+    """Tensors by their names, in order; None for an input."""
+    return [None if name is None else tensors[name].detach() for name in names]
+
+
+def _filled(arguments: Sequence[Tensor | None], inputs: Iterable[Tensor]) -> list[Tensor]:
+    """What the code is called with: the inputs, in order, in place of each None."""
+    given = iter(inputs)
+    return [next(given) if x is None else x for x in arguments]
 
 
 def _tensors(part: nn.Module) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import importlib.util
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -20,7 +19,7 @@ from da3_core.engines.incremental import AnyViewEngine, MonoEngine, NestedEngine
 from da3_core.engines.onnx import NEEDS, OnnxRuntime
 from da3_core.engines.parity import Checked
 from da3_core.engines.programs import Backend, Eager, Programs
-from da3_core.engines.recorded import Recorded
+from da3_core.engines.recorded import Recorder
 from da3_core.engines.tensorrt import TensorRT
 from da3_core.engines.torch_tensorrt import TorchTensorRT
 from da3_core.model.checkpoint import Model
@@ -54,7 +53,8 @@ def make_engine(
     logger.info("engine %s on %s: %s", chosen, where, reason)
     dtype = precision_of(precision, chosen, where)
     cache = ArtifactCache(model, cache_dir, rebuild)
-    programs = Programs(backends(chosen, where, cache), _plain(where), reason)
+    recorder = Recorder(where) if where.type == "cuda" else None
+    programs = Programs(backends(chosen, where, cache), Eager(where), reason, recorder)
     return _engine(in_precision(copy_on(where, model), dtype), programs, views)
 
 
@@ -100,13 +100,13 @@ def backends(name: Name, device: torch.device, cache: ArtifactCache) -> list[Bac
     compiled: list[Backend] = [Packages(cache, device), JustInTime(cache, device)]
     foreign: list[Backend] = [TorchTensorRT(cache, device)] if torch_tensorrt.installed() else []
     foreign += [TensorRT(cache, device)] if tensorrt.installed() else []
-    found: dict[str, Sequence[Backend]] = {
+    found: dict[str, list[Backend]] = {
         "eager": [],
         "onnx": [OnnxRuntime(cache)],
         "compiled": compiled,
         "tensorrt": [*(Checked(backend, cache) for backend in foreign), *compiled],
     }
-    return [Recorded(backend, device) if device.type == "cuda" else backend for backend in found[name]]
+    return found[name]
 
 
 def copy_on(device: torch.device, model: Model) -> Model:
@@ -141,10 +141,6 @@ def precision_of(precision: str, engine: Name, device: torch.device) -> torch.dt
     if precision not in PRECISIONS:
         raise ValueError(f"there is no precision {precision!r}: take auto, {', '.join(PRECISIONS)}")
     return PRECISIONS[precision]
-
-
-def _plain(device: torch.device) -> Backend:
-    return Recorded(Eager(device), device, must=False) if device.type == "cuda" else Eager(device)
 
 
 def _engine(model: Model, programs: Programs, views: int) -> AnyViewEngine | MonoEngine | NestedEngine:

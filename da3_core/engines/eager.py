@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
-from da3_core.engines.inputs import Normalise, given_cameras, scene_on_host
+from da3_core.engines.inputs import Normalise, given_cameras, normalised, scene_on_host
 from da3_core.model.checkpoint import Model
 from da3_core.model.da3 import Mono
 from da3_core.types import EngineKind, Prediction, View
@@ -35,9 +36,12 @@ class FullRecompute:
         if isinstance(self._model, Mono):
             prediction = self._model(images)
         else:
-            T_cam_world, K = (x.unsqueeze(0).to(self._device) for x in given_cameras(views)) if posed else (None, None)
-            prediction = self._model(images, T_cam_world, K)
+            prediction = self._model(images, *self._cameras(views) if posed else (None, None))
         return scene_on_host(prediction, wanted)
+
+    def _cameras(self, views: Sequence[View]) -> tuple[Tensor, Tensor]:
+        T_world_cam, K = given_cameras(views)
+        return normalised(T_world_cam).unsqueeze(0).to(self._device), K.unsqueeze(0).to(self._device)
 
     def reset(self) -> None:
         """Nothing is kept between windows."""

@@ -1,19 +1,21 @@
 """The sliding window, exact: what a view costs before the views exchange anything is paid once, and heads run for the wanted views only.
 
-All engines share this; they differ in the programs that run the parts of `halves`.
+All engines share this; they differ in the programs that run the parts of `halves`. A window is a sequence of programs, which a GPU records
+as a whole: a new frame is then one copy to the device and one launch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from da3_core.engines.examples import example_cameras, example_images
 from da3_core.engines.halves import DecodeWindow, EncodeViews, GivenCameras, LearnedCameras, PredictViews
-from da3_core.engines.inputs import given_cameras, on_host, scene_on_host
-from da3_core.engines.programs import Programs
+from da3_core.engines.inputs import given_cameras, normalised, on_host, scene_on_host
+from da3_core.engines.programs import Programs, side_by_side
 from da3_core.engines.ring import ViewRing
 from da3_core.model.camera import cameras_from_encoding
 from da3_core.model.da3 import AnyView, Mono
@@ -26,43 +28,52 @@ from da3_core.types import EngineKind, Prediction, View
 class KeptViews:
     """What the per-view part of a network says of views, run once for each view."""
 
+    kept: tuple[Tensor, ...]  # (S, ...), a slot a view
+
     def __init__(self, encode: nn.Module, programs: Programs, capacity: int, size: Size, together: int) -> None:
         """Prepares programs for one new view of `size` and for `together` of them, and makes room for `capacity` views."""
-        self._encode, self._programs, self._size, self._together = encode, programs, size, together
+        self._encode, self._programs, self._together = encode, programs, together
+        self._examples = example_images(max(capacity, together), size).to(next(encode.parameters()).device)
         for views in sorted({1, together}):
-            programs.prepare(encode, example_images(views, size))
-        self._make_ring(capacity)
+            programs.prepare(encode, self._examples[:views])
+        self._make_room(capacity)
 
-    @property
-    def kept(self) -> tuple[Tensor, ...]:
-        """Tensors (S, ...), a slot a view."""
-        return self._ring.kept
-
-    def slots(self, views: Sequence[View]) -> Tensor:
-        """Where the views of a window are kept (N,); runs the network for those that are new."""
-        ids = [view.id for view in views]
+    @contextmanager
+    def placed(self, views: Sequence[View]) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
+        """Slots of a window's views (N,), and of those that are new (V,), whose images (3, H, W) are to be encoded meanwhile."""
         if len(views) > self._ring.capacity:
-            self._make_ring(len(views))
+            self._make_room(len(views))
+        ids = [view.id for view in views]
         new = self._ring.missing(ids)
-        for group in [new] if len(new) == self._together else [[i] for i in new]:
-            images = [views[i].image for i in group]
-            encoded = self._programs(self._encode, images[0].unsqueeze(0) if len(images) == 1 else torch.stack(images))
-            for j, i in enumerate(group):
-                self._ring.keep(ids[i], [x[j] for x in encoded], ids)
-        return torch.tensor(self._ring.slots(ids))
+        slots = torch.tensor(self._ring.slots(ids))
+        try:
+            yield slots, slots[new], [views[i].image for i in new]
+        except BaseException:
+            self.clear()  # who knows what lies where
+            raise
+
+    def encode(self, into: Tensor, *images: Tensor) -> tuple[Tensor, ...]:
+        """Runs the network for new views (3, H, W), puts what it says into their slots (V,) and gives what is kept."""
+        together = self._together if len(images) == self._together else 1
+        for i in range(0, len(images), together):
+            encoded = self._programs(self._encode, torch.stack(images[i : i + together]))
+            for kept, x in zip(self.kept, encoded, strict=True):
+                kept.index_copy_(0, into[i : i + together], x)
+        return self.kept
 
     def fill(self) -> tuple[Tensor, ...]:
-        """`kept` with example images in all slots, which stay free: what programs of a window are built with."""
-        for i, image in enumerate(example_images(self._ring.capacity, self._size)):
-            self._ring.keep(i, [x[0] for x in self._programs(self._encode, image.unsqueeze(0))], [])
-        self._ring.clear()
-        return self._ring.kept
+        """What is kept, of example images, though no slot is taken: what programs of a window are built with."""
+        slots = torch.arange(self._ring.capacity, device=self._examples.device)
+        return self.encode(slots, *self._examples[: len(slots)])
 
     def clear(self) -> None:
         self._ring.clear()
 
-    def _make_ring(self, capacity: int) -> None:
-        self._ring = ViewRing(capacity, self._programs(self._encode, example_images(1, self._size)))
+    def _make_room(self, capacity: int) -> None:
+        self._ring = ViewRing(capacity)
+        of_a_view = self._programs(self._encode, self._examples[:1])
+        self.kept = tuple(x.new_zeros((capacity, *x.shape[1:])) for x in of_a_view)
+        self._programs.forget()  # sequences that were recorded know the memory from before
 
 
 class AnyViewEngine:
@@ -92,12 +103,11 @@ class AnyViewEngine:
         self._learned, self._given, self._decode = LearnedCameras(model), GivenCameras(model, size), DecodeWindow(model, size)
         self._views_kept = KeptViews(EncodeViews(model), programs, self.views, size, wanted)
         tokens, class_tokens, *early = self._views_kept.fill()
-        slots = torch.arange(self.views)
-        programs.prepare(self._given, *example_cameras(self.views, size))
+        slots = torch.arange(self.views, device=self.device)
+        programs.prepare(self._given, *(x.to(self.device) for x in example_cameras(self.views, size)))
         programs.prepare(self._learned, slots, class_tokens)
         (camera_tokens,) = programs(self._learned, slots, class_tokens)
-        self._camera_tokens = camera_tokens.clone()  # what a recorded program reads must not be a constant of another one
-        programs.prepare(self._decode, slots, slots[:wanted], self._camera_tokens, tokens, *early)
+        programs.prepare(self._decode, slots, slots[:wanted], camera_tokens, tokens, *early)
 
     @torch.no_grad()
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
@@ -112,18 +122,29 @@ class AnyViewEngine:
         """`infer` without waiting for the device: camera encodings (N, 9) and, of the wanted views, depth and confidence (M, H, W)."""
         if self._size != _size(views):
             self.prepare(_size(views), max(1, len(wanted)))
-        slots = self._views_kept.slots(views)
-        tokens, class_tokens, *early = self._views_kept.kept
-        cameras = (self._given, *given_cameras(views)) if posed else (self._learned, slots, class_tokens)
-        (camera_tokens,) = self.programs(*cameras)
-        if camera_tokens.shape == self._camera_tokens.shape:
-            camera_tokens = self._camera_tokens.copy_(camera_tokens)
-        return self.programs(self._decode, slots, torch.tensor(wanted, dtype=torch.long), camera_tokens, tokens, *early)
+        cameras, window = (given_cameras(views), self._posed_window) if posed else ((), self._unposed_window)
+        with self._views_kept.placed(views) as (slots, into, images):
+            return self.programs.run(window, slots, into, torch.tensor(wanted, dtype=torch.long), *cameras, *images)
 
     def reset(self) -> None:
         """See `Engine`."""
         if self._size is not None:
             self._views_kept.clear()
+
+    def _posed_window(
+        self, slots: Tensor, into: Tensor, wanted: Tensor, T_world_cam: Tensor, K: Tensor, *images: Tensor
+    ) -> tuple[Tensor, ...]:
+        (camera_tokens,), (tokens, _, *early) = side_by_side(
+            self.device,
+            lambda: self.programs(self._given, normalised(T_world_cam), K),
+            lambda: self._views_kept.encode(into, *images),
+        )
+        return self.programs(self._decode, slots, wanted, camera_tokens, tokens, *early)
+
+    def _unposed_window(self, slots: Tensor, into: Tensor, wanted: Tensor, *images: Tensor) -> tuple[Tensor, ...]:
+        tokens, class_tokens, *early = self._views_kept.encode(into, *images)
+        (camera_tokens,) = self.programs(self._learned, slots, class_tokens)
+        return self.programs(self._decode, slots, wanted, camera_tokens, tokens, *early)
 
 
 class MonoEngine:
@@ -156,8 +177,9 @@ class MonoEngine:
         """Depth and sky (N, H, W) of all views, on the device, as the network has them."""
         if self._size != _size(views):
             self.prepare(_size(views), max(1, wanted))
-        slots = self._views_kept.slots(views)
-        depth, sky = (x.index_select(0, slots.to(x.device)) for x in self._views_kept.kept)
+        with self._views_kept.placed(views) as (slots, into, images):
+            kept = self.programs.run(self._views_kept.encode, into, *images) if images else self._views_kept.kept
+            depth, sky = (x.index_select(0, slots.to(x.device)) for x in kept)
         return depth, sky
 
     def reset(self) -> None:
@@ -188,7 +210,7 @@ class NestedEngine:
     @torch.no_grad()
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
         """See `Engine`."""
-        canonical_depth, sky = (x.unsqueeze(0) for x in self.metric.predict(views, len(wanted)))  # copies, which outlast the next programs
+        canonical_depth, sky = (x.unsqueeze(0) for x in self.metric.predict(views, len(wanted)))  # copies, which outlast the next sequence
         encoding, depth, confidence = (x.unsqueeze(0) for x in self.any_view.predict(views, range(len(views)), posed))
         T_cam_world, K = cameras_from_encoding(encoding, _size(views))
         relative = Prediction(depth=depth, confidence=confidence, camera_encoding=encoding, T_cam_world=T_cam_world, K=K)

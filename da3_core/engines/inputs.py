@@ -29,14 +29,19 @@ class Normalise(nn.Module):
 
 
 def given_cameras(views: Sequence[View]) -> tuple[Tensor, Tensor]:
-    """T_cam_world (N, 4, 4), normalised, and K (N, 3, 3) of posed views, float32. Raises ValueError naming the view without camera."""
+    """T_world_cam (N, 4, 4), float64, and K (N, 3, 3), float32, of posed views. Raises ValueError naming the view without camera."""
     T_world_cam, K = [], []
     for view in views:
         if view.T_world_cam is None or view.K is None:
             raise ValueError(f"view {view.id} of camera {view.camera!r} has no pose or no K: infer with posed=False")
         T_world_cam.append(view.T_world_cam.double())
         K.append(view.K.float())
-    return normalise_cameras(invert_rigid(torch.stack(T_world_cam))).float(), torch.stack(K)
+    return torch.stack(T_world_cam), torch.stack(K)
+
+
+def normalised(T_world_cam: Tensor) -> Tensor:
+    """T_cam_world (N, 4, 4), normalised, float32, of T_world_cam (N, 4, 4), float64: far from the origin float32 has no centimetres."""
+    return normalise_cameras(invert_rigid(T_world_cam)).float()
 
 
 def on_host(tensors: Sequence[Tensor]) -> list[Tensor]:

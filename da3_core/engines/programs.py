@@ -18,6 +18,16 @@ class ProgramError(Exception):
     """A backend cannot build a program, or refuses the one it has; the text says why and what helps."""
 
 
+class Recorder(Protocol):
+    """Makes what is called again and again quicker."""
+
+    def record(self, run: Program, inputs: Sequence[Tensor]) -> Program:
+        """What does on inputs of such shapes what `run` does on these; to find out it is run a few times. Raises ProgramError."""
+
+    def unrecorded(self, run: Program) -> Program:
+        """`run`, for inputs of the host or the device."""
+
+
 class Backend(Protocol):
     """Builds programs."""
 
@@ -25,7 +35,7 @@ class Backend(Protocol):
     def name(self) -> str: ...
 
     def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
-        """A program for inputs like these. What it gives may be gone once any program of the backend has run again. Raises ProgramError."""
+        """A program for inputs like these. Raises ProgramError."""
 
 
 class Eager:
@@ -36,7 +46,7 @@ class Eager:
     def __init__(self, device: torch.device) -> None:
         self._device = device
 
-    def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
+    def build(self, part: Program, inputs: Sequence[Tensor]) -> Program:
         """Nothing needs building."""
 
         def run(*inputs: Tensor) -> tuple[Tensor, ...]:
@@ -47,13 +57,16 @@ class Eager:
 
 
 class Programs:
-    """Runs parts: with the best backend for the shapes it was prepared for, with the plain one for all others."""
+    """Runs parts: with the best backend for the shapes it was prepared for, with the plain one for all others. And sequences of parts."""
 
-    def __init__(self, backends: Sequence[Backend], plain: Backend, reason: str = "asked for") -> None:
+    def __init__(self, backends: Sequence[Backend], plain: Backend, reason: str = "asked for", recorder: Recorder | None = None) -> None:
+        """recorder: makes sequences quicker where it can, which takes them running a few times."""
         self._backends = backends
         self.reason = reason  # for the choice of the first backend
         self._plain = plain
+        self._recorder = recorder
         self._programs: dict[tuple[object, ...], Program] = {}
+        self._sequences: dict[tuple[object, ...], Program | None] = {}  # None: has come once
         self.runs: dict[str, str] = {}  # part -> backend, of the prepared ones
         self.refusals: list[str] = []  # what went wrong, for the log and the diagnostics
 
@@ -87,6 +100,49 @@ class Programs:
             self._programs[key] = self._plain.build(part, inputs)
         return self._programs[key](*inputs)
 
+    def run(self, sequence: Program, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """What `sequence` gives, which runs parts. It changes no more than a second run with the same inputs would, and does whenever
+        inputs have such shapes what it does now. The result may be gone once another sequence has run.
 
-def _key(part: nn.Module, inputs: Sequence[Tensor]) -> tuple[object, ...]:
+        A sequence that comes a second time is recorded, if there is a recorder: windows that are filling never do.
+        """
+        if self._recorder is None:
+            return sequence(*inputs)
+        key = _key(sequence, inputs)
+        if key not in self._sequences:
+            self._sequences[key] = None
+            return self._recorder.unrecorded(sequence)(*inputs)
+        program = self._sequences[key] or self._recorded(self._recorder, sequence, inputs)
+        self._sequences[key] = program
+        return program(*inputs)
+
+    def forget(self) -> None:
+        """Sequences will do something else from now on."""
+        self._sequences.clear()
+
+    def _recorded(self, recorder: Recorder, sequence: Program, inputs: Sequence[Tensor]) -> Program:
+        try:
+            return recorder.record(sequence, inputs)
+        except ProgramError as error:
+            self.refusals.append(f"windows are not recorded as CUDA graphs: {error}")
+            logger.warning("%s", self.refusals[-1])
+            return recorder.unrecorded(sequence)
+
+
+def side_by_side(
+    device: torch.device, aside: Callable[[], tuple[Tensor, ...]], here: Callable[[], tuple[Tensor, ...]]
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """What two sequences give that do not depend on each other; a GPU runs them at the same time."""
+    if device.type != "cuda":
+        return aside(), here()
+    stream, other = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    other.wait_stream(stream)
+    with torch.cuda.stream(other):
+        x = aside()
+    y = here()
+    stream.wait_stream(other)
+    return x, y
+
+
+def _key(part: object, inputs: Sequence[Tensor]) -> tuple[object, ...]:
     return (part, *(tuple(x.shape) for x in inputs))

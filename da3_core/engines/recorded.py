@@ -1,80 +1,91 @@
-"""Programs on a GPU without the host's launches: recorded once as CUDA graphs, replayed from fixed buffers."""
+"""Programs on a GPU without the host's launches: recorded once as a CUDA graph, replayed from fixed buffers."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from da3_core.engines.compiled import fast_attention
-from da3_core.engines.programs import Backend, Program, ProgramError
+from da3_core.engines.programs import Eager, Program, ProgramError
 
 WARM_UP_RUNS = 3
 ALGORITHMS = 4  # of a convolution that are timed; each costs a start some milliseconds
+ALIGNMENT = 256  # bytes, of a tensor in a buffer
 
-logger = logging.getLogger(__name__)
+
+class Recorder:
+    """Records what is called with tensors of fixed shapes. All recordings share a stream and their scratch memory: one runs at a time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
+
+    def record(self, run: Program, inputs: Sequence[Tensor]) -> Program:
+        """See `programs.Recorder`."""
+        try:
+            with torch.no_grad(), torch.cuda.device(self._device), fastest_convolutions(), fast_attention(self._device):
+                return Recording(run, inputs, self._device, self._stream, self._pool)
+        except Exception as error:  # whatever compiled code and the driver throw
+            raise ProgramError(f"{type(error).__name__}: {error}") from error
+
+    def unrecorded(self, run: Program) -> Program:
+        """See `programs.Recorder`."""
+        return Eager(self._device).build(run, ())
 
 
 class Recording:
-    """A program's kernels as one CUDA graph.
+    """Kernels as one CUDA graph.
 
-    Inputs of the host go through pinned memory into fixed buffers. An input that lies on the device when recorded (what is kept of the
-    views, another recording's output) is read where it lies; a different one is copied there. Outputs last until the next recording of the
-    backend has run: one that was recorded earlier may have its scratch memory where they lie.
+    Inputs go into fixed buffers: those of the host through pinned memory in one copy, those of the device where they are wanted. Outputs
+    last until the next recording of the recorder has run: one that was recorded earlier may have its scratch memory where they lie.
     """
 
-    def __init__(self, program: Program, inputs: Sequence[Tensor], device: torch.device, stream: Any, pool: Any) -> None:
-        self._program = program  # holds constants that the graph reads
-        self._inputs = [x.to(device) for x in inputs]
-        self._pinned = [None if x.is_cuda else torch.empty(x.shape, dtype=x.dtype, pin_memory=True) for x in inputs]
+    def __init__(self, run: Program, inputs: Sequence[Tensor], device: torch.device, stream: torch.cuda.Stream, pool: Any) -> None:
+        self._run = run  # holds constants that the graph reads
+        self._ends = list(itertools.accumulate(-(-x.nbytes // ALIGNMENT) * ALIGNMENT for x in inputs))
+        self._pinned_bytes = torch.empty(self._ends[-1], dtype=torch.uint8, pin_memory=True)
+        self._fixed_bytes = torch.empty(self._ends[-1], dtype=torch.uint8, device=device)
+        self._pinned, self._fixed = ([*_views(x, self._ends, inputs)] for x in (self._pinned_bytes, self._fixed_bytes))
         self._copied = torch.cuda.Event()
+        self._take(inputs)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP_RUNS):
-                program(*self._inputs)
+                run(*self._fixed)
         torch.cuda.current_stream(device).wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         # Other threads of a robot's process may use the GPU meanwhile.
         with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-            self._outputs = tuple(program(*self._inputs))
+            self._outputs = tuple(run(*self._fixed))
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        self._copied.synchronize()  # the pinned buffers may still be read from by the previous call's copies
-        for x, pinned, fixed in zip(inputs, self._pinned, self._inputs, strict=True):
-            if pinned is not None:
-                fixed.copy_(pinned.copy_(x), non_blocking=True)
-            elif x.data_ptr() != fixed.data_ptr():
-                fixed.copy_(x)
-        self._copied.record()
+        self._copied.synchronize()  # the pinned buffer may still be read from by the previous call's copy
+        self._take(inputs)
         self._graph.replay()
         return self._outputs
 
+    def _take(self, inputs: Sequence[Tensor]) -> None:
+        end = 0
+        for x, pinned, its_end in zip(inputs, self._pinned, self._ends, strict=True):
+            if not x.is_cuda:
+                pinned.copy_(x)
+                end = its_end
+        self._fixed_bytes[:end].copy_(self._pinned_bytes[:end], non_blocking=True)
+        self._copied.record()
+        for x, fixed in zip(inputs, self._fixed, strict=True):
+            if x.is_cuda:
+                fixed.copy_(x)
 
-class Recorded:
-    """Another backend's programs, recorded."""
 
-    def __init__(self, backend: Backend, device: torch.device, must: bool = True) -> None:
-        """must: refuse a program that does not record; otherwise it runs as it is, which the log says."""
-        self.name = backend.name
-        self._backend, self._device, self._must = backend, device, must
-        self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
-
-    def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
-        """See `Backend`. All recordings of a backend share a stream and their scratch memory: one runs at a time."""
-        program = self._backend.build(part, inputs)
-        try:
-            with torch.no_grad(), torch.cuda.device(self._device), fastest_convolutions(), fast_attention(self._device):
-                return Recording(program, inputs, self._device, self._stream, self._pool)
-        except Exception as error:  # whatever compiled code and the driver throw
-            reason = f"it does not record as a CUDA graph ({type(error).__name__}: {error})"
-            if self._must:
-                raise ProgramError(reason) from error
-            logger.warning("%s, %s: %s", self.name, type(part).__name__, reason)
-            return program
+def _views(buffer: Tensor, ends: Sequence[int], like: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Tensors like these, one behind the other in a buffer of bytes."""
+    for start, x in zip([0, *ends], like, strict=False):
+        yield buffer[start : start + x.nbytes].view(x.dtype).view(x.shape)
 
 
 @contextlib.contextmanager

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from da3_core.engines import AnyViewEngine, FullRecompute, MonoEngine, NestedEngine, make_engine
-from da3_core.engines.programs import Program, Programs
+from da3_core.engines.programs import Eager, Program, Programs
 from da3_core.model import PRESETS
 from da3_core.model.checkpoint import Model
 from da3_core.model.da3 import AnyView, Mono
@@ -50,30 +50,37 @@ def test_any_sequence_of_windows_gives_what_the_whole_network_gives(
         assert_same(engine.infer(window, wanted, posed), reference.infer(window, wanted, posed))
 
 
-class ShortLived:
-    """Programs that share memory as strictly as recordings may: what one gave is gone once the next has run."""
-
-    name = "short-lived"
+class Shared:
+    """Records nothing, but as strictly as recordings may: what a sequence gave is gone once the next has run, inputs lie in its own memory,
+    and it runs a few times where it is recorded."""
 
     def __init__(self) -> None:
         self._last: tuple[Tensor, ...] = ()
 
-    def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
-        def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-            outputs = tuple(x.clone() for x in part(*inputs))
+    def record(self, run: Program, inputs: Sequence[Tensor]) -> Program:
+        run(*inputs)
+        fixed = [x.clone() for x in inputs]
+
+        def replay(*inputs: Tensor) -> tuple[Tensor, ...]:
+            for x, y in zip(fixed, inputs, strict=True):
+                x.copy_(y)
+            outputs = tuple(x.clone() for x in run(*fixed))
             for x in self._last:
                 x.fill_(torch.nan)
             self._last = outputs
             return outputs
 
+        return replay
+
+    def unrecorded(self, run: Program) -> Program:
         return run
 
 
 @pytest.mark.parametrize("preset", ["da3-nano", "da3metric-nano", "da3nested-nano"])
-def test_nothing_a_program_gave_is_read_after_the_next(
+def test_nothing_a_sequence_gave_is_read_after_the_next(
     preset: str, model_of: Callable[[str], Model], views_of: Callable[..., list[View]]
 ) -> None:
-    model, programs = model_of(preset), Programs([], ShortLived())
+    model, programs = model_of(preset), Programs([], Eager(torch.device("cpu")), recorder=Shared())
     engine: AnyViewEngine | MonoEngine | NestedEngine
     if isinstance(model, AnyView):
         engine = AnyViewEngine(model, programs, 3)
@@ -82,10 +89,21 @@ def test_nothing_a_program_gave_is_read_after_the_next(
     else:
         engine = NestedEngine(AnyViewEngine(model.any_view, programs, 3), MonoEngine(model.metric, programs, 3))
     reference = FullRecompute(model, engine.kind)
-    views = views_of(5, SIZE)
-    for window in (views[:1], views[:3], views[2:4], views[2:]):
+    views = views_of(7, SIZE)
+    for window in (views[:1], views[:3], views[2:4], views[2:5], views[3:6], views[3:7]):  # the last is larger than what was prepared
         for posed in (False, True):
-            assert_same(engine.infer(window, [0], posed), reference.infer(window, [0], posed))
+            for _ in range(3):  # as it is, recorded, replayed
+                assert_same(engine.infer(window, [0], posed), reference.infer(window, [0], posed))
+            engine.infer(window[::-1], [], not posed)
+
+
+def test_a_window_that_fails_leaves_no_view_half_kept(model_of: Callable[[str], Model], views_of: Callable[..., list[View]]) -> None:
+    model, views = model_of("da3-nano"), views_of(3, SIZE)
+    engine = make_engine("eager", model, views=3)
+    torn = dataclasses.replace(views[1], image=views[1].image[:2])
+    with pytest.raises(RuntimeError):
+        engine.infer([views[0], torn], [0], posed=False)
+    assert_same(engine.infer(views, [2], posed=False), FullRecompute(model, engine.kind).infer(views, [2], posed=False))
 
 
 def test_a_view_is_encoded_once(model_of: Callable[[str], Model], views_of: Callable[..., list[View]]) -> None:

@@ -15,7 +15,7 @@ from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.choice import in_precision
 from da3_core.engines.parity import Checked
 from da3_core.engines.programs import Eager, Program, Programs
-from da3_core.engines.recorded import Recorded
+from da3_core.engines.recorded import Recorder
 from da3_core.model.checkpoint import Model
 from da3_core.model.da3 import AnyView
 from da3_core.types import View
@@ -106,11 +106,13 @@ def test_the_reference_is_kept_and_used_again(tmp_path: Path, shallow_of: Callab
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_on_a_gpu_is_within_the_tolerance_and_records(
-    dtype: torch.dtype, tmp_path: Path, shallow_of: Callable[[str], Model]
+    dtype: torch.dtype, tmp_path: Path, shallow_of: Callable[[str], Model], views_of: Callable[..., list[View]]
 ) -> None:
     model, gpu = in_precision(shallow_of("da3-nano").cuda(), dtype), torch.device("cuda")
     assert isinstance(model, AnyView)
     checked = Checked(Eager(gpu), ArtifactCache(model, tmp_path))
-    engine = AnyViewEngine(model, Programs([Recorded(checked, gpu)], Eager(gpu)), VIEWS)
+    engine = AnyViewEngine(model, Programs([checked], Eager(gpu), recorder=Recorder(gpu)), VIEWS)
     engine.prepare(SIZE)
+    for posed in (True, False, True, False):
+        engine.infer(views_of(VIEWS, SIZE), [0], posed)
     assert engine.programs.refusals == [] and tuple(engine.programs.runs) == PARTS

@@ -9,7 +9,7 @@ import contextlib
 import gc
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.export import export
+from da3_core.engines.kernels import KERNELS, using
 from da3_core.engines.programs import Program, ProgramError
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
+PACKAGE = "part.inductor"
 CONSTANTS = "constants.pt"  # tensors that are none of the model's
 ARGUMENTS = "arguments.json"  # names in the order of a call
 OPTIONS: Mapping[str, Any] = {"conv_1x1_as_mm": True, "epilogue_fusion": True, "max_autotune_gemm": False}
@@ -38,18 +40,33 @@ class Packages:
 
     name = "compiled"
 
-    def __init__(self, cache: ArtifactCache, device: torch.device, options: Mapping[str, Any] = OPTIONS) -> None:
+    def __init__(
+        self, cache: ArtifactCache, device: torch.device, options: Mapping[str, Any] = OPTIONS, kernels: Collection[str] | None = None
+    ) -> None:
+        """kernels: of `kernels.py`, by default `KERNELS` on a GPU and none on a CPU."""
         self._cache, self._device, self._options = cache, device, dict(options)
+        self._kernels = _kernels_of(device) if kernels is None else kernels
 
     def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
         """See `Backend`."""
         keep_inductors_cache(self._cache)
-        made_for = {"device": device_name(self._device), "options": repr(sorted(self._options.items()))}
-        path = self._cache.get(part, inputs, "part.inductor", made_for, lambda path: self._write(part, inputs, path))
+        path = self._cache.get(part, inputs, PACKAGE, self._made_for, lambda path: self._write(part, inputs, path))
         try:
             return self._program(part, path, inputs)
         except Exception as error:  # whatever the loader and the first call throw
             raise ProgramError(f"what Inductor built does not run ({type(error).__name__}: {error})") from error
+
+    def is_built(self, part: nn.Module, inputs: Sequence[Tensor]) -> bool:
+        """See `SlowToLoad`."""
+        return self._cache.has(part, inputs, PACKAGE, self._made_for)
+
+    @property
+    def _made_for(self) -> dict[str, str]:
+        return {
+            "device": device_name(self._device),
+            "options": repr(sorted(self._options.items())),
+            "kernels": ", ".join(sorted(self._kernels)),
+        }
 
     def _program(self, part: nn.Module, path: Path, inputs: Sequence[Tensor]) -> Program:
         code = _load(path)
@@ -74,7 +91,7 @@ class Packages:
 
         on_device = [x.to(self._device) for x in inputs]
         try:
-            with fast_attention(self._device), torch.no_grad():
+            with fast_attention(self._device), using(part, self._kernels), torch.no_grad():
                 program = export(part, on_device)
                 names = _argument_names(program)
                 tensors = {**program.constants, **program.state_dict}
@@ -116,7 +133,7 @@ class JustInTime:
         keep_inductors_cache(self._cache)
         on_device = [x.to(self._device) for x in inputs]
         try:
-            with fast_attention(self._device), torch.no_grad():
+            with fast_attention(self._device), using(part, _kernels_of(self._device)), torch.no_grad():
                 compiled: Program = torch.compile(export(part, on_device).module(), fullgraph=True, dynamic=False, options=self._options)
                 compiled(*on_device)
         except Exception as error:  # whatever the compilers throw
@@ -154,6 +171,10 @@ def fast_attention(device: torch.device) -> Iterator[None]:
         return
     with sdpa_kernel(list(ATTENTION), set_priority=True):
         yield
+
+
+def _kernels_of(device: torch.device) -> Collection[str]:
+    return KERNELS if device.type == "cuda" else ()
 
 
 def device_name(device: torch.device) -> str:

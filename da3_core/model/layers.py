@@ -68,15 +68,19 @@ class Attention(nn.Module):
         self.proj = linear(dim, dim)
 
     def forward(self, x: Tensor, table: RotaryTable | None, read: Tensor | None = None) -> Tensor:
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, L, 3, heads, head_dim)
+        q, k, v = self.split(self.qkv(x).unflatten(-1, (3, self.heads, -1)), table, read)
+        y = F.scaled_dot_product_attention(q, k, v)  # (B, heads, ., head_dim)
+        out: Tensor = self.proj(y.transpose(1, 2).flatten(2))
+        return out
+
+    def split(self, qkv: Tensor, table: RotaryTable | None, read: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """What attends, each (B, heads, ., head_dim), of (B, L, 3, heads, head_dim): queries of all tokens or of `read`, keys, values."""
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
         q, k = self.q_norm(q), self.k_norm(k)
         if table is not None:
             q, k = rotate(q, table), rotate(k, table)
         q = q if read is None else q.index_select(2, read)
-        y = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)  # (B, heads, L, head_dim)
-        out: Tensor = self.proj(y.transpose(1, 2).flatten(2))
-        return out
+        return q.to(v.dtype), k.to(v.dtype), v
 
 
 class Block(nn.Module):

@@ -41,7 +41,8 @@ SUCCESS, ERROR = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.ERRO
 def load_engine(parameters: Parameters) -> Engine:
     """The network and what runs it; built for full windows of the images' size where that is set, else by the first image."""
     node, config = parameters.node, parameters.model
-    engine = make_engine(config.engine, load_model(config.model), config.device, parameters.stream.window.views, config.precision)
+    views = parameters.stream.window.views
+    engine = make_engine(config.engine, load_model(config.model), config.device, views, config.precision, at_once=True)
     if node.image_width_px and node.image_height_px:
         preprocess = parameters.stream.preprocess
         width_px, height_px = plan_resize(node.image_width_px, node.image_height_px, preprocess.size, preprocess.resize).network

@@ -30,11 +30,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from da3_core.engines import make_engine
-from da3_core.engines.bench import Case, Row, bench_window, random_model, table
+from da3_core.engines.bench import WARM_UP, Case, Row, bench_window, random_model, table
 from da3_core.engines.roofline import work_of_a_frame
 from da3_core.model import load_model, save_model
 
-PROFILED = 12  # windows
+PROFILED = 11  # windows
 HOST_THREADS = {"OMP_NUM_THREADS": "2", "TORCHINDUCTOR_COMPILE_THREADS": "2"}  # a process: more spin against each other, and delay launches
 ATTENTION_SHAPES = ((6, 8), (6, 16), (12, 8), (12, 16), (16, 8), (16, 16))  # heads, views
 
@@ -123,19 +123,20 @@ def measure_row(options: argparse.Namespace, job: Job, model: Any, engine: str, 
 def engine_runs(job: Job, model: Any, name: str) -> list[Callable[[], object]]:
     engine: Any = make_engine(name, model, "cuda", job.case.views)
     engine.prepare(job.case.size, len(job.case.wanted))
-    windows = islice(job.case.windows(), 3 if job.case.all_wanted else PROFILED)
+    windows = islice(job.case.windows(), WARM_UP + (2 if job.case.all_wanted else PROFILED))
     return [lambda window=window: engine.predict(window, job.case.wanted, job.case.posed) for window in windows]  # type: ignore[misc]
 
 
 def kernel_times(runs: list[Callable[[], object]]) -> tuple[float, dict[str, float]]:
     """Milliseconds that the GPU is busy in a frame, and microseconds a frame of its kernels, those that take longest first."""
-    runs[0]()
+    for run in runs[:WARM_UP]:
+        run()
     torch.cuda.synchronize()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        for run in runs[1:]:
+        for run in runs[WARM_UP:]:
             run()
         torch.cuda.synchronize()
-    frames = len(runs) - 1
+    frames = len(runs) - WARM_UP
     kernels = [event for event in profile.key_averages() if str(event.device_type).endswith("CUDA")]
     kernels.sort(key=lambda event: -event.self_device_time_total)
     longest = {f"{event.count / frames:.1f} x {event.key[:110]}": event.self_device_time_total / frames for event in kernels}

@@ -25,6 +25,7 @@ from da3_core.types import Prediction, View
 
 Size = tuple[int, int]
 PATCH = 14
+WARM_UP = 3  # windows: one fills what is kept, one runs as it is, one is recorded
 
 
 @dataclass(frozen=True)
@@ -117,14 +118,14 @@ def bench_window(
     engine = cast(AnyViewEngine, make_engine(engine_name, model, device, case.views, precision))
     engine.prepare(case.size, len(case.wanted))
     prepare_s = time.perf_counter() - started
-    windows = list(itertools.islice(case.windows(), frames + 1))
+    windows = list(itertools.islice(case.windows(), frames + WARM_UP))
     device_ms = times_ms(lambda window: engine.predict(window, case.wanted, case.posed), windows)
     engine.reset()
     host_ms = times_ms(lambda window: engine.infer(window, case.wanted, case.posed), windows)
     prediction = engine.infer(windows[-1], case.wanted, case.posed)
     memory = _used_memory_mb() - memory
     published = FullRecompute(model.to(engine.device), engine.kind, autocast=engine.dtype if engine.dtype.itemsize == 2 else None)
-    recompute_ms = times_ms(lambda window: published.infer(window, case.wanted, case.posed), windows[: max(3, frames // 10)])
+    recompute_ms = times_ms(lambda window: published.infer(window, case.wanted, case.posed), windows[: WARM_UP + max(2, frames // 10)])
     exact = FullRecompute(model, engine.kind)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         error = depth_error(prediction, exact.infer(windows[-1], case.wanted, case.posed))
@@ -152,7 +153,7 @@ def bench_window(
 
 
 def times_ms(run: Callable[[list[View]], object], windows: Sequence[list[View]]) -> list[float]:
-    """Of every window but the first, which fills what is kept."""
+    """Of every window but the first ones."""
     times = []
     for window in windows:
         started = time.perf_counter()
@@ -160,7 +161,7 @@ def times_ms(run: Callable[[list[View]], object], windows: Sequence[list[View]])
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         times.append(1e3 * (time.perf_counter() - started))
-    return times[1:]
+    return times[WARM_UP:]
 
 
 def depth_error(prediction: Prediction, reference: Prediction) -> float:

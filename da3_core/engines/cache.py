@@ -49,8 +49,7 @@ class ArtifactCache:
         `make` writes it, with what belongs to it beside it, where there is none, or one made for something else than `made_for`
         (versions, device) and our own code, or a damaged one: the log says what. Raises ProgramError where nothing can be written.
         """
-        folder = self.folder / "-".join([artifact_name(part, inputs), self._weights, file.replace(".", "-")])
-        made_for = {"code": code_digest(), "torch": torch.__version__, **made_for}
+        folder, made_for = self._folder(part, inputs, file), _with_versions(made_for)
         asked_to = self._rebuild and folder not in self._made
         if reason := "it is asked for" if asked_to else _stale(folder, made_for):
             logger.info("building %s: %s", folder, reason)
@@ -60,6 +59,15 @@ class ArtifactCache:
                 raise ProgramError(f"{error}: set DA3_CACHE_DIR to a folder with room that can be written") from error
             self._made.add(folder)
         return folder / file
+
+
+    def has(self, part: nn.Module, inputs: Sequence[Tensor], file: str, made_for: Mapping[str, str]) -> bool:
+        """Whether `get` would build nothing."""
+        folder = self._folder(part, inputs, file)
+        return not (self._rebuild and folder not in self._made) and _stale(folder, _with_versions(made_for)) is None
+
+    def _folder(self, part: nn.Module, inputs: Sequence[Tensor], file: str) -> Path:
+        return self.folder / "-".join([artifact_name(part, inputs), self._weights, file.replace(".", "-")])
 
 
 def artifact_name(part: nn.Module, inputs: Sequence[Tensor]) -> str:
@@ -87,6 +95,10 @@ def code_digest() -> str:
     for path in sorted([*(core / "model").glob("*.py"), *(core / "geometry").glob("*.py"), *(core / "engines").glob("*.py")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _with_versions(made_for: Mapping[str, str]) -> dict[str, str]:
+    return {"code": code_digest(), "torch": torch.__version__, **made_for}
 
 
 def _stale(folder: Path, made_for: Mapping[str, str]) -> str | None:

@@ -41,11 +41,13 @@ def make_engine(
     precision: str = "auto",
     cache_dir: Path | None = None,
     rebuild: bool = False,
+    at_once: bool = False,
 ) -> AnyViewEngine | MonoEngine | NestedEngine:
     """The engine `name`, or with "auto" the best that works here, for a model of `da3_core.load_model`, which it copies to `device`.
 
     views: of a full window, which it is built for. precision: of backbone and heads, "auto" for float32 on a CPU, and on a GPU for float16
     in TensorRT and bfloat16 elsewhere. What is built is kept in `cache_dir`, see `default_folder`, and made anew where `rebuild` is set.
+    at_once: compiled programs that were built before are loaded beside the first results, which PyTorch gives as it is.
     Raises ValueError, naming those there are, when there is no such engine or precision, or the device is not one that the engine runs on.
     """
     where = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
@@ -53,8 +55,9 @@ def make_engine(
     logger.info("engine %s on %s: %s", chosen, where, reason)
     dtype = precision_of(precision, chosen, where)
     cache = ArtifactCache(model, cache_dir, rebuild)
-    recorder = Recorder(where) if where.type == "cuda" else None
-    programs = Programs(backends(chosen, where, cache), Eager(where), reason, recorder)
+    found = backends(chosen, where, cache)
+    later = found[0] if at_once and found and isinstance(found[0], Packages) else None
+    programs = Programs(found, Eager(where), reason, Recorder(where) if where.type == "cuda" else None, later)
     return _engine(in_precision(copy_on(where, model), dtype), programs, views)
 
 

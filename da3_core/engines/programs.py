@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import torch
@@ -56,16 +57,34 @@ class Eager:
         return run
 
 
+class SlowToLoad(Backend, Protocol):
+    """A backend whose programs take long to load even if they were built before."""
+
+    def is_built(self, part: nn.Module, inputs: Sequence[Tensor]) -> bool: ...
+
+
 class Programs:
     """Runs parts: with the best backend for the shapes it was prepared for, with the plain one for all others. And sequences of parts."""
 
-    def __init__(self, backends: Sequence[Backend], plain: Backend, reason: str = "asked for", recorder: Recorder | None = None) -> None:
-        """recorder: makes sequences quicker where it can, which takes them running a few times."""
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        plain: Backend,
+        reason: str = "asked for",
+        recorder: Recorder | None = None,
+        later: SlowToLoad | None = None,
+    ) -> None:
+        """recorder: makes sequences quicker where it can, which takes them running a few times. later: one of the backends; what it has
+        built runs plainly at first, and is loaded beside that once there has been a result."""
         self._backends = backends
         self.reason = reason  # for the choice of the first backend
         self._plain = plain
         self._recorder = recorder
         self._programs: dict[tuple[object, ...], Program] = {}
+        self._later = later
+        self._left: list[tuple[nn.Module, tuple[Tensor, ...]]] = []  # to be loaded
+        self._loading: Future[dict[tuple[object, ...], Program]] | None = None
+        self._has_run = False
         self._sequences: dict[tuple[object, ...], Program | None] = {}  # None: has come once
         self.runs: dict[str, str] = {}  # part -> backend, of the prepared ones
         self.refusals: list[str] = []  # what went wrong, for the log and the diagnostics
@@ -73,14 +92,27 @@ class Programs:
     def prepare(self, part: nn.Module, *inputs: Tensor) -> None:
         """Builds a fast program for these shapes; a backend that cannot is reported and the next one taken."""
         inputs = tuple(x.contiguous() for x in inputs)  # compiled code has strides built in
-        tried = (self._try(backend, part, inputs) for backend in self._backends)
-        self._programs[_key(part, inputs)] = next(filter(None, tried), None) or self._plain.build(part, inputs)
+        if self._later is not None and self._later.is_built(part, inputs):
+            self._left.append((part, inputs))
+            self._programs[_key(part, inputs)] = self._plain.build(part, inputs)
+        else:
+            self._programs[_key(part, inputs)] = self._best(part, inputs)
 
     @property
     def description(self) -> str:
         """What runs what, for the log and the diagnostics."""
         fast = ", ".join(f"{part} by {backend}" for part, backend in self.runs.items())
-        return "; ".join([self.reason, fast or f"all by {self._plain.name}", *self.refusals])
+        loading = ["the others are loading"] if self.is_loading else []
+        return "; ".join([self.reason, fast or f"all by {self._plain.name}", *loading, *self.refusals])
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether there are programs that were left for later."""
+        return bool(self._left or self._loading)
+
+    def _best(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
+        tried = (self._try(backend, part, inputs) for backend in self._backends)
+        return next(filter(None, tried), None) or self._plain.build(part, inputs)
 
     def _try(self, backend: Backend, part: nn.Module, inputs: Sequence[Tensor]) -> Program | None:
         name = type(part).__name__
@@ -106,6 +138,7 @@ class Programs:
 
         A sequence that comes a second time is recorded, if there is a recorder: windows that are filling never do.
         """
+        self._catch_up()
         if self._recorder is None:
             return sequence(*inputs)
         key = _key(sequence, inputs)
@@ -119,6 +152,18 @@ class Programs:
     def forget(self) -> None:
         """Sequences will do something else from now on."""
         self._sequences.clear()
+
+    def _catch_up(self) -> None:
+        """Loads what was left for later in another thread, and takes it over when all of it is there."""
+        if self._loading is not None and self._loading.done():
+            self._programs |= self._loading.result()
+            self._loading = None
+            self.forget()
+            logger.info("%s", self.description)
+        if self._left and self._has_run and self._loading is None:
+            left, self._left = self._left, []
+            self._loading = ThreadPoolExecutor(1).submit(lambda: {_key(part, inputs): self._best(part, inputs) for part, inputs in left})
+        self._has_run = True
 
     def _recorded(self, recorder: Recorder, sequence: Program, inputs: Sequence[Tensor]) -> Program:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from da3_core.engines import compiled
 from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.compiled import JustInTime, Packages
-from da3_core.engines.programs import ProgramError
+from da3_core.engines.programs import Eager, ProgramError, Programs
 
 CPU = torch.device("cpu")
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler")
@@ -88,3 +89,25 @@ def test_compiled_at_start_runs_with_and_without_gradients_and_compiles_once(par
     with torch._dynamo.config.patch(error_on_recompile=True):
         assert agrees(program, part, 3)
         assert not any(y.requires_grad for y in program(torch.ones(3, 4)))
+
+
+@needs_compiler
+def test_what_was_built_is_loaded_beside_the_first_results(part: Part, tmp_path: Path) -> None:
+    x = torch.ones(3, 4)
+
+    def start() -> Programs:
+        packages = Packages(ArtifactCache(part, tmp_path), CPU)
+        programs = Programs([packages], Eager(CPU), later=packages)
+        programs.prepare(part, x)
+        return programs
+
+    first = start()
+    assert first.runs == {"Part": "compiled"} and not first.is_loading  # built before anything runs
+    again = start()
+    assert again.runs == {} and again.is_loading
+    wanted = part(x)[0]
+    give_up = time.monotonic() + 60
+    while again.is_loading and time.monotonic() < give_up:
+        assert torch.allclose(again.run(lambda x: again(part, x), x)[0], wanted)
+    assert again.runs == {"Part": "compiled"} and again.refusals == []
+    assert torch.allclose(again(part, x)[0], wanted)

@@ -56,7 +56,7 @@ class View:
     id: int  # unique within a stream, never reused: engines key their caches by it
     camera: str
     stamp_ns: int
-    image: Tensor  # (3, H, W) uint8 RGB
+    image: Tensor  # (3, H, W) uint8 RGB, on the host or where the engine is
     K: Tensor | None = None  # (3, 3) float64, pixels of `image`
     T_world_cam: Tensor | None = None  # (4, 4) float64, metres
 
@@ -102,6 +102,10 @@ class Engine(Protocol):
 
     @property
     def kind(self) -> EngineKind: ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs. Views' images may lie there or on the host."""
 
     @property
     def description(self) -> str:

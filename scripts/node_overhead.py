@@ -43,6 +43,7 @@ class PlaneEngine:
     """A plane two metres ahead, in no time: by numpy, as torch's threads would spin on after it, on the cores that the rest needs."""
 
     kind = "metric"
+    device = torch.device("cpu")
     description = "a plane"
 
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:

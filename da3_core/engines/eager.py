@@ -21,18 +21,18 @@ class FullRecompute:
         self.kind = kind
         self._autocast = autocast
         self._model = model
-        self._device = next(model.parameters()).device
-        self._normalise = Normalise().to(self._device)
-        self.description = f"{type(model).__name__}, the whole window anew, on {self._device}"
+        self.device = next(model.parameters()).device
+        self._normalise = Normalise().to(self.device)
+        self.description = f"{type(model).__name__}, the whole window anew, on {self.device}"
 
     @torch.no_grad()
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
         """See `Engine`."""
-        with torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
+        with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
             return self._infer(views, wanted, posed)
 
     def _infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
-        images = self._normalise(torch.stack([view.image for view in views]).to(self._device)).unsqueeze(0)
+        images = self._normalise(torch.stack([view.image for view in views]).to(self.device)).unsqueeze(0)
         if isinstance(self._model, Mono):
             prediction = self._model(images)
         else:
@@ -41,7 +41,7 @@ class FullRecompute:
 
     def _cameras(self, views: Sequence[View]) -> tuple[Tensor, Tensor]:
         T_world_cam, K = given_cameras(views)
-        return normalised(T_world_cam).unsqueeze(0).to(self._device), K.unsqueeze(0).to(self._device)
+        return normalised(T_world_cam).unsqueeze(0).to(self.device), K.unsqueeze(0).to(self.device)
 
     def reset(self) -> None:
         """Nothing is kept between windows."""

@@ -153,6 +153,7 @@ class MonoEngine:
     def __init__(self, model: Mono, programs: Programs, views: int) -> None:
         self.kind: EngineKind = "metric" if model.config.metric else "mono"
         self.programs = programs
+        self.device = model.backbone.cls_token.device
         self._model, self._views = model, views
         self._size: Size | None = None
 
@@ -195,7 +196,7 @@ class NestedEngine:
 
     def __init__(self, any_view: AnyViewEngine, metric: MonoEngine) -> None:
         self.any_view, self.metric = any_view, metric
-        self.programs = any_view.programs  # of both
+        self.programs, self.device = any_view.programs, any_view.device  # of both
 
     @property
     def description(self) -> str:

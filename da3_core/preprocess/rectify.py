@@ -42,10 +42,14 @@ class Rectifier:
     valid: BoolArray | None = None  # where the output has a source, None: everywhere
 
     def network_image(self, image: Uint8Array) -> Uint8Array:
-        """(h, w, 3). Raises ValueError when the image is not of the size that this was made for."""
+        """(h, w, 3). Raises ValueError as `check` does."""
+        self.check(image)
+        return self.images.network_image(image)
+
+    def check(self, image: Uint8Array) -> None:
+        """Raises ValueError when the image is not of the size that this was made for."""
         if image.shape != (self.plan.input[1], self.plan.input[0], 3):
             raise ValueError(f"an image of shape {image.shape} came where {self.plan.input[1]}x{self.plan.input[0]}x3 was expected")
-        return self.images.network_image(image)
 
     def output_image(self, image: Uint8Array, network_image: Uint8Array) -> Uint8Array:
         """The rectified image that depth is aligned with, from the camera's and the network's."""

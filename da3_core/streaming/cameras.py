@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from da3_core.config import PreprocessConfig
-from da3_core.preprocess import Rectifier, Size, make_rectifier
+from da3_core.preprocess import Rectifier, Size, ToNetwork, make_rectifier, make_to_network, on_host
 from da3_core.streaming.poses import is_rigid
 from da3_core.types import Frame, Uint8Array, View, as_tensor
 
@@ -31,8 +32,13 @@ class Seen:
 
     frame: Frame
     rectifier: Rectifier
-    network_image: Uint8Array  # (h, w, 3)
+    network_image: Tensor  # (h, w, 3) uint8, where the engine is
     view: View
+
+    @property
+    def output_image(self) -> Uint8Array:
+        """What depth is aligned with. A GPU is waited for, which has nothing left to do once the engine gave its depth."""
+        return self.rectifier.output_image(self.frame.image, on_host(self.network_image))
 
     @property
     def lost_pose(self) -> bool:
@@ -40,49 +46,67 @@ class Seen:
         return self.frame.T_world_cam is not None and self.view.T_world_cam is None
 
 
+@dataclass(frozen=True)
+class Camera:
+    """What was made for images and a calibration such as `key` says."""
+
+    key: Key
+    rectifier: Rectifier
+    to_network: ToNetwork
+
+
 class Cameras:
     """All cameras' images come out at the network size of the first camera, as one window must have one size."""
 
-    def __init__(self, config: PreprocessConfig) -> None:
+    def __init__(self, config: PreprocessConfig, device: torch.device) -> None:
+        """device: of the engine."""
         self._next_id = 0
+        self._device = device
         self.configure(config)
 
     def configure(self, config: PreprocessConfig) -> None:
         """New settings; all rectifiers are made anew. Ids go on."""
         self._config = config
-        self._rectifiers: dict[str, tuple[Key, Rectifier]] = {}
+        self._cameras: dict[str, Camera] = {}
 
     def adopt(self, frames: Sequence[Frame]) -> list[str]:
         """Makes the rectifiers that are missing; what has changed since the last frames comes back in words.
 
         Raises UnusableFrame on a calibration that is none or belongs to another size; then all is as it was.
         """
-        rectifiers, changes = dict(self._rectifiers), []
+        cameras, changes = dict(self._cameras), []
         for frame in frames:
-            known, key = rectifiers.get(frame.camera), _key(frame)
-            if known is None or known[0] != key:
-                others = [rectifier for camera, (_, rectifier) in rectifiers.items() if camera != frame.camera]
-                rectifiers[frame.camera] = key, self._make(frame, others[0].plan.network if others else None)
+            known, key = cameras.get(frame.camera), _key(frame)
+            if known is None or known.key != key:
+                others = [camera.rectifier for name, camera in cameras.items() if name != frame.camera]
+                cameras[frame.camera] = self._make(frame, key, others[0].plan.network if others else None)
                 changes += [f"camera {frame.camera}: image size or calibration changed, a new window begins"] if known else []
-        self._rectifiers = rectifiers
+        self._cameras = cameras
         return changes
 
     def see(self, frame: Frame) -> Seen:
         """The view of a frame whose camera was adopted."""
-        rectifier = self._rectifiers[frame.camera][1]
-        network_image = rectifier.network_image(frame.image)
+        camera = self._cameras[frame.camera]
+        network_image = camera.to_network(frame.image)
         self._next_id += 1
-        image = torch.from_numpy(np.stack(cv2.split(network_image)))  # no thread pool to wake, as torch's copy would
         T_world_cam = as_tensor(np.asarray(frame.T_world_cam, np.float64)) if is_rigid(frame.T_world_cam) else None
-        view = View(self._next_id, frame.camera, frame.stamp_ns, image, as_tensor(rectifier.K), T_world_cam)
-        return Seen(frame, rectifier, network_image, view)
+        view = View(self._next_id, frame.camera, frame.stamp_ns, _planes(network_image), as_tensor(camera.rectifier.K), T_world_cam)
+        return Seen(frame, camera.rectifier, network_image, view)
 
-    def _make(self, frame: Frame, network: Size | None) -> Rectifier:
+    def _make(self, frame: Frame, key: Key, network: Size | None) -> Camera:
         height, width = frame.image.shape[:2]
         try:
-            return make_rectifier(width, height, frame.calibration, self._config, network)
+            rectifier = make_rectifier(width, height, frame.calibration, self._config, network)
         except ValueError as error:
             raise UnusableFrame(frame.camera, str(error)) from error
+        return Camera(key, rectifier, make_to_network(rectifier, self._device))
+
+
+def _planes(image: Tensor) -> Tensor:
+    """(3, h, w) from (h, w, 3)."""
+    if image.is_cuda:
+        return image.permute(2, 0, 1)  # the engine's copy puts them one behind the other
+    return torch.from_numpy(np.stack(cv2.split(image.numpy())))  # no thread pool to wake, as torch's copy would
 
 
 def _key(frame: Frame) -> Key:

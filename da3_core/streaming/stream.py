@@ -31,7 +31,7 @@ class Stream:
         self._config = config or StreamConfig()
         self._engine = engine
         self._modes = ModeChooser(engine, self._config.mode, self._config.scale)
-        self._cameras = Cameras(self._config.preprocess)
+        self._cameras = Cameras(self._config.preprocess, engine.device)
         self._window = self._make_window()
         self._anchor = Anchor(engine.kind, self._config.scale)
         self._last_stamp_ns: dict[str, int] = {}
@@ -117,7 +117,7 @@ class Stream:
             stamp_ns=frame.stamp_ns,
             depth_m=rectifier.output_depth(depth),
             confidence=None if confidence is None else rectifier.output_confidence(confidence),
-            image=rectifier.output_image(frame.image, seen.network_image),
+            image=seen.output_image,
             K=ros_from_K(torch.from_numpy(rectifier.output_K(placement.K.numpy()))).numpy(),
             T_world_cam=None if placement.T_world_cam is None else placement.T_world_cam.numpy().copy(),
             mode=window.choice.mode,

@@ -69,4 +69,4 @@ def _flow(image: Uint8Array, other: Uint8Array, points: Float32Array, turned: Fl
 
 def _green(view: View) -> Uint8Array:
     """Most of what is seen, and no work."""
-    return np.ascontiguousarray(view.image[1].numpy())
+    return np.ascontiguousarray(view.image[1].cpu().numpy())

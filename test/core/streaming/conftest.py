@@ -24,6 +24,7 @@ WIDTH_PX, HEIGHT_PX = 84, 56  # already the network's size
 CALIBRATION = Calibration(WIDTH_PX, HEIGHT_PX, np.array([[60.0, 0, 41.5], [0, 60.0, 27.5], [0, 0, 1]]))
 K = torch.tensor([[60.0, 0, 42], [0, 60.0, 28], [0, 0, 1]], dtype=torch.float64)
 CONFIG = StreamConfig(preprocess=PreprocessConfig(size=WIDTH_PX))
+CPU = torch.device("cpu")
 Path = Sequence[Float64Array]
 
 
@@ -58,6 +59,7 @@ class RoomEngine:
     """Predicts the room with errors and in a gauge that are drawn anew for each window, from the window's stamps."""
 
     kind: EngineKind = "any_view"
+    device: torch.device = CPU
     unit: str = "random"  # of each window: random, scene (the mean distance of its points is 1), cameras (that of its cameras is 1)
     rotation_noise_deg: float = 0.5
     position_noise_m: float = 0.01

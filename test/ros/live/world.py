@@ -69,6 +69,7 @@ class TruthfulEngine:
     """Reads the number off each image and answers with the room's true geometry, in a unit of its own."""
 
     kind = "any_view"
+    device = torch.device("cpu")
     description = "sees the room as it is"
 
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:

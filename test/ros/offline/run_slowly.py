@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from da3_core import StreamConfig, load_model, make_engine, replace_setting
 from da3_ros.bag.job import BagJob, run_bag
 from da3_ros.to_msg import OutputConfig
@@ -14,6 +16,7 @@ from da3_ros.to_msg import OutputConfig
 
 class Slow:
     kind = "any_view"
+    device = torch.device("cpu")
     description = "slow"
 
     def __init__(self) -> None:

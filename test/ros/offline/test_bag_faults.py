@@ -311,6 +311,7 @@ class FailingEngine:
 
     def __init__(self, engine: Engine, calls: int) -> None:
         self._engine, self._calls = engine, calls
+        self.device = engine.device
 
     def infer(self, *arguments: Any, **named: Any) -> Any:
         self._calls -= 1

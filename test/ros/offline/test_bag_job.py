@@ -282,7 +282,7 @@ class EngineThatBuildsAtFirst:
     description = "not built yet"
 
     def __init__(self, engine: Engine) -> None:
-        self.kind, self._engine = engine.kind, engine
+        self.kind, self.device, self._engine = engine.kind, engine.device, engine
 
     def infer(self, *arguments: Any, **named: Any) -> Prediction:
         self.description = "built"

@@ -1,4 +1,4 @@
-"""What a GPU makes of an image, worked out on the CPU, against OpenCV."""
+"""What is meant for a GPU, on the CPU and on a GPU where there is one, against OpenCV."""
 
 from __future__ import annotations
 
@@ -23,6 +23,13 @@ USUAL_TIES = 0.002
 FIXED_POINT = 0.06  # as many differ where OpenCV is built without IPP, and enlarges with weights of 11 bits
 
 
+@pytest.fixture(
+    params=["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")])]
+)
+def device(request: pytest.FixtureRequest) -> torch.device:
+    return torch.device(request.param)
+
+
 def picture(size: Size, seed: int) -> Uint8Array:
     """(H, W, 3): noise, of which every other one is blurred, and black and white parts, beside which the cubic filter overshoots."""
     noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
@@ -31,10 +38,10 @@ def picture(size: Size, seed: int) -> Uint8Array:
     return np.asarray(soft, np.uint8)
 
 
-def shares_of_levels(rectifier: Rectifier, seed: int) -> list[float]:
+def shares_of_levels(rectifier: Rectifier, device: torch.device, seed: int) -> list[float]:
     """Which share of the values is 0, 1, 2… levels away from those of the host."""
     image = picture(rectifier.plan.input, seed)
-    found, expected = OnDevice(rectifier, torch.device("cpu"))(image), rectifier.network_image(image)
+    found, expected = OnDevice(rectifier, device)(image).cpu(), rectifier.network_image(image)
     assert found.dtype == torch.uint8 and found.shape == expected.shape
     counts = np.bincount(np.abs(found.numpy().astype(int) - expected).ravel())
     return [float(share) for share in counts / counts.sum()]
@@ -57,11 +64,11 @@ def enlarges(plan: Resize) -> bool:
 
 
 @pytest.mark.parametrize("kind", [*METHODS, "cover"])
-def test_resized_images_are_opencvs(kind: str) -> None:
+def test_resized_images_are_opencvs(kind: str, device: torch.device) -> None:
     rng, off = random.Random(kind), []
     for seed in range(25):
         plan = random_plan(rng, kind)
-        shares = shares_of_levels(resizing(plan), seed)
+        shares = shares_of_levels(resizing(plan), device, seed)
         assert sum(shares[2:]) < 1e-4, plan  # what enlarges after a tie
         assert 1 - shares[0] < (FIXED_POINT if enlarges(plan) else TIES), plan
         off += [] if enlarges(plan) else [1 - shares[0]]
@@ -69,17 +76,17 @@ def test_resized_images_are_opencvs(kind: str) -> None:
 
 
 @pytest.mark.parametrize("by", [(1, 2), (2, 1), (2, 2), (3, 2), (2, 3), (4, 4), (5, 4)])
-def test_images_shrunk_by_whole_factors_are_exactly_opencvs(by: Size) -> None:
+def test_images_shrunk_by_whole_factors_are_exactly_opencvs(by: Size, device: torch.device) -> None:
     source = 56 * by[0], 42 * by[1]
-    assert shares_of_levels(resizing(Resize(source, (56, 42), (56, 42), (56, 42))), seed=by[0]) == [1.0]
+    assert shares_of_levels(resizing(Resize(source, (56, 42), (56, 42), (56, 42))), device, seed=by[0]) == [1.0]
 
 
 @pytest.mark.parametrize("coverage", ["inside", "all"])
 @pytest.mark.parametrize(("size", "tied"), [(308, 0), (154, 0), (98, TIES)])  # about as large; half; shrunk before by what is no divisor
 @pytest.mark.parametrize("model", LENSES)
-def test_rectified_images_are_opencvs(model: DistortionModel, size: int, tied: float, coverage: str) -> None:
+def test_rectified_images_are_opencvs(model: DistortionModel, size: int, tied: float, coverage: str, device: torch.device) -> None:
     rectifier = make_rectifier(WIDTH, HEIGHT, calibration(model), PreprocessConfig(size=size, coverage=coverage))
-    shares = shares_of_levels(rectifier, seed=size)
+    shares = shares_of_levels(rectifier, device, seed=size)
     assert len(shares) <= 2 and shares[0] >= 1 - tied
 
 

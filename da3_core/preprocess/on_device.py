@@ -6,7 +6,6 @@ Which ones, and how much of each, is worked out once, on the host.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -24,14 +23,6 @@ NEGLIGIBLE = 1e-3  # what the area filter leaves out, as a share of a source pix
 REMAP_STEPS = 32  # positions from one pixel to the next that a map tells apart
 
 Indices = npt.NDArray[np.int64]
-ToNetwork = Callable[[Uint8Array], Tensor]  # (H, W, 3) on the host to (h, w, 3) uint8
-
-
-def make_to_network(rectifier: Rectifier, device: torch.device) -> ToNetwork:
-    """`Rectifier.network_image` for an engine on this device: where it is a GPU, that does the work and has the result."""
-    if device.type == "cuda":
-        return OnDevice(rectifier, device)
-    return lambda image: torch.from_numpy(rectifier.network_image(image))
 
 
 class OnDevice:
@@ -58,13 +49,6 @@ def uploaded(image: Uint8Array, device: torch.device) -> Tensor:
     pinned = torch.empty(image.shape, dtype=torch.uint8, pin_memory=True)
     np.copyto(pinned.numpy(), image)
     return pinned.to(device, non_blocking=True)
-
-
-def on_host(image: Tensor) -> Uint8Array:
-    """From a GPU through pinned memory, waiting for it; what is on the host comes as it is."""
-    if not image.is_cuda:
-        return np.asarray(image.numpy(), np.uint8)
-    return np.asarray(torch.empty(image.shape, dtype=image.dtype, pin_memory=True).copy_(image).numpy(), np.uint8)
 
 
 class WeightedSums:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
 from da3_core.config import PreprocessConfig
-from da3_core.preprocess import Rectifier, Size, ToNetwork, make_rectifier, make_to_network, on_host
+from da3_core.preprocess import NetworkImage, Rectifier, Size, ToNetwork, make_rectifier, make_to_network
 from da3_core.streaming.poses import is_rigid
 from da3_core.types import Frame, Uint8Array, View, as_tensor
 
@@ -32,13 +30,13 @@ class Seen:
 
     frame: Frame
     rectifier: Rectifier
-    network_image: Tensor  # (h, w, 3) uint8, where the engine is
+    network_image: NetworkImage
     view: View
 
     @property
     def output_image(self) -> Uint8Array:
-        """What depth is aligned with. A GPU is waited for, which has nothing left to do once the engine gave its depth."""
-        return self.rectifier.output_image(self.frame.image, on_host(self.network_image))
+        """(H, W, 3), what depth is aligned with. A GPU is waited for."""
+        return self.rectifier.output_image(self.frame.image, self.network_image.on_host())
 
     @property
     def lost_pose(self) -> bool:
@@ -90,7 +88,7 @@ class Cameras:
         network_image = camera.to_network(frame.image)
         self._next_id += 1
         T_world_cam = as_tensor(np.asarray(frame.T_world_cam, np.float64)) if is_rigid(frame.T_world_cam) else None
-        view = View(self._next_id, frame.camera, frame.stamp_ns, _planes(network_image), as_tensor(camera.rectifier.K), T_world_cam)
+        view = View(self._next_id, frame.camera, frame.stamp_ns, network_image.planes(), as_tensor(camera.rectifier.K), T_world_cam)
         return Seen(frame, camera.rectifier, network_image, view)
 
     def _make(self, frame: Frame, key: Key, network: Size | None) -> Camera:
@@ -100,13 +98,6 @@ class Cameras:
         except ValueError as error:
             raise UnusableFrame(frame.camera, str(error)) from error
         return Camera(key, rectifier, make_to_network(rectifier, self._device))
-
-
-def _planes(image: Tensor) -> Tensor:
-    """(3, h, w) from (h, w, 3)."""
-    if image.is_cuda:
-        return image.permute(2, 0, 1)  # the engine's copy puts them one behind the other
-    return torch.from_numpy(np.stack(cv2.split(image.numpy())))  # no thread pool to wake, as torch's copy would
 
 
 def _key(frame: Frame) -> Key:

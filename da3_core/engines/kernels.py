@@ -121,8 +121,7 @@ def using(part: nn.Module, kernels: Collection[str] = KERNELS) -> Iterator[None]
         yield
     finally:
         for module, name, _ in methods:
-            if name in vars(module):  # weights may be shared, and modules with them
-                delattr(module, name)
+            delattr(module, name)
 
 
 def _methods(part: nn.Module) -> Iterator[tuple[str, nn.Module, str, Any]]:
@@ -139,7 +138,8 @@ def _methods(part: nn.Module) -> Iterator[tuple[str, nn.Module, str, Any]]:
 
 
 def _split(attention: Attention, qkv: Tensor, table: RotaryTable | None, read: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    if table is None and isinstance(attention.q_norm, nn.Identity):
+    nothing_to_do = table is None and isinstance(attention.q_norm, nn.Identity)
+    if nothing_to_do or qkv.shape[-1].bit_count() > 1:  # Triton's ranges are powers of two
         return Attention.split(attention, qkv, table, read)
     norms = [getattr(norm, name, None) for norm in (attention.q_norm, attention.k_norm) for name in ("weight", "bias")]
     cos, sin = (None, None) if table is None else table

@@ -62,8 +62,9 @@ def operations(part: nn.Module, inputs: list[Tensor]) -> list[str]:
 @pytest.mark.parametrize("norm", [True, False])
 @pytest.mark.parametrize("turned", [True, False])
 @pytest.mark.parametrize("read", [None, torch.tensor([3, 0, 6, 6])])
-def test_attention_is_split_as_the_module_splits_it(norm: bool, turned: bool, read: Tensor | None) -> None:
-    attention, qkv, table = attention_case(2, norm, turned)
+@pytest.mark.parametrize("head_dim", [16, 24])  # the kernel has powers of two only
+def test_attention_is_split_as_the_module_splits_it(norm: bool, turned: bool, read: Tensor | None, head_dim: int) -> None:
+    attention, qkv, table = attention_case(2, norm, turned, head_dim=head_dim)
     wanted = attention.split(qkv, table, read)
     with using(attention):
         found = attention.split(qkv, table, read)

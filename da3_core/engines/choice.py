@@ -114,7 +114,8 @@ def backends(name: Name, device: torch.device, cache: ArtifactCache) -> list[Bac
 
 def copy_on(device: torch.device, model: Model) -> Model:
     """A copy for inference. Weights go to the device as they are: a second copy on the host took a large model more than a second."""
-    parameters: dict[int, Any] = {id(x): nn.Parameter(x.detach().to(device, copy=True), x.requires_grad) for x in model.parameters()}
+    # Without gradients: where a parameter asks for them, Inductor takes additions of a bias out of products, into kernels of their own.
+    parameters: dict[int, Any] = {id(x): nn.Parameter(x.detach().to(device, copy=True), requires_grad=False) for x in model.parameters()}
     buffers: dict[int, Any] = {id(x): x.to(device, copy=True) for x in model.buffers()}
     return copy.deepcopy(model, parameters | buffers).eval()
 

@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from da3_core.model.backbone import Backbone
 from da3_core.model.dpt import OutputStack
-from da3_core.model.dual_dpt import DualDPT
 from da3_core.model.layers import Attention, Mlp
 from da3_core.model.rope import RotaryTable, rotate
 
-KERNELS = ("queries_and_keys", "linear_gelu", "layer_norm", "channel_sum")
+KERNELS = ("queries_and_keys", "linear_gelu", "patch_product", "channel_sum")
 FEW_CHANNELS = 4
+ALIGNED = 8  # numbers of two bytes, for a product's fastest loads
 
 
 @torch.library.custom_op(
@@ -86,17 +87,6 @@ def _queries_and_keys_in_pytorch(
     )
 
 
-@torch.library.custom_op("da3::layer_norm", mutates_args=(), schema="(Tensor x, Tensor weight, Tensor bias, float eps) -> Tensor")
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """PyTorch's own kernel, which Inductor would make part of what comes before it: of a block's end and two norms it makes a slow one."""
-    return F.layer_norm(x, weight.shape, weight, bias, eps)
-
-
-@layer_norm.register_fake
-def _empty_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
 @torch.library.custom_op("da3::linear_gelu", mutates_args=(), schema="(Tensor x, Tensor weight, Tensor bias) -> Tensor")
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A linear layer and GELU in its tanh form, which cuBLASLt applies before it writes the product: (B, L, in) to (B, L, out)."""
@@ -129,8 +119,8 @@ def _methods(part: nn.Module) -> Iterator[tuple[str, nn.Module, str, Any]]:
     for module in part.modules():
         if isinstance(module, Attention):
             yield "queries_and_keys", module, "split", partial(_split, module)
-        elif isinstance(module, DualDPT):
-            yield "layer_norm", module.norm, "forward", partial(_layer_norm, module.norm)
+        elif isinstance(module, Backbone):
+            yield "patch_product", module.patch_embed, "forward", partial(_patch_product, module.patch_embed)
         elif isinstance(module, OutputStack) and module.out.out_channels <= FEW_CHANNELS:
             yield "channel_sum", module.out, "forward", partial(_channel_sum, module.out)
         elif isinstance(module, Mlp) and module.fc1.weight.dtype == torch.bfloat16:
@@ -147,9 +137,16 @@ def _split(attention: Attention, qkv: Tensor, table: RotaryTable | None, read: T
     return q.transpose(1, 2), k.transpose(1, 2), qkv[:, :, 2].transpose(1, 2)
 
 
-def _layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    y: Tensor = torch.ops.da3.layer_norm(x, norm.weight, norm.bias, norm.eps)
-    return y
+def _patch_product(conv: nn.Conv2d, images: Tensor) -> Tensor:
+    """Patches that do not overlap: a product, of a length that tensor cores take, where cuDNN's convolution needs ten times as long."""
+    patch = conv.kernel_size[0]
+    grid = images.shape[-2] // patch, images.shape[-1] // patch
+    pixels = (
+        images.unflatten(3, (-1, patch)).unflatten(2, (-1, patch)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+    )  # (V, P, 3 * patch^2)
+    missing = -pixels.shape[-1] % ALIGNED
+    tokens: Tensor = F.linear(F.pad(pixels, (0, missing)), F.pad(conv.weight.flatten(1), (0, missing)), conv.bias)
+    return tokens.mT.unflatten(2, grid)
 
 
 def _channel_sum(conv: nn.Conv2d, x: Tensor) -> Tensor:

@@ -55,8 +55,8 @@ def decode_window(model: Model) -> tuple[nn.Module, list[Tensor]]:
     return DecodeWindow(model, SIZE), [torch.tensor([2, 0, 1]), torch.tensor([1, 2]), camera_tokens, *tokens]
 
 
-def operations(part: nn.Module, inputs: list[Tensor]) -> list[str]:
-    return [str(node.target) for node in export(part, inputs).graph.nodes if "da3" in str(node.target)]
+def operations(part: nn.Module, inputs: list[Tensor], named: str = "da3") -> list[str]:
+    return [str(node.target) for node in export(part, inputs).graph.nodes if named in str(node.target)]
 
 
 @pytest.mark.parametrize("norm", [True, False])
@@ -99,10 +99,18 @@ def test_a_graph_has_each_kernel_where_it_belongs(shallow_of: Callable[[str], Mo
     with using(part):
         found = operations(part, inputs)
     assert found.count("da3.queries_and_keys.default") == 2  # the blocks that see the window
-    assert found.count("da3.layer_norm.default") == 4  # one for each feature
     with using(part.bfloat16(), ["linear_gelu"]):
         found = operations(part, [x.bfloat16() if x.is_floating_point() else x for x in inputs])
     assert set(found) == {"da3.linear_gelu.default"}
+
+
+def test_patches_are_embedded_by_a_product(shallow_of: Callable[[str], Model]) -> None:
+    model, images = shallow_of("da3-small"), torch.zeros(2, 3, *SIZE, dtype=torch.uint8)
+    assert isinstance(model, AnyView)
+    part = EncodeViews(model)
+    assert len(operations(part, [images], "conv")) == 1
+    with using(part):
+        assert operations(part, [images], "conv") == []
 
 
 def test_the_tanh_form_of_gelu_is_near_the_other() -> None:

@@ -60,7 +60,6 @@ class ArtifactCache:
             self._made.add(folder)
         return folder / file
 
-
     def has(self, part: nn.Module, inputs: Sequence[Tensor], file: str, made_for: Mapping[str, str]) -> bool:
         """Whether `get` would build nothing."""
         folder = self._folder(part, inputs, file)

@@ -146,7 +146,8 @@ def _patch_product(conv: nn.Conv2d, images: Tensor) -> Tensor:
     )  # (V, P, 3 * patch^2)
     missing = -pixels.shape[-1] % ALIGNED
     tokens: Tensor = F.linear(F.pad(pixels, (0, missing)), F.pad(conv.weight.flatten(1), (0, missing)), conv.bias)
-    return tokens.mT.unflatten(2, grid)
+    maps: Tensor = tokens.mT.unflatten(2, grid)
+    return maps
 
 
 def _channel_sum(conv: nn.Conv2d, x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from da3_core.engines.bounded_attention import attend, is_bounded
 from da3_core.model.backbone import Backbone
 from da3_core.model.dpt import OutputStack
 from da3_core.model.layers import Attention, Mlp
@@ -30,7 +31,7 @@ ALIGNED = 8  # numbers of two bytes, for a product's fastest loads
     mutates_args=(),
     device_types="cuda",
     schema="(Tensor qkv, Tensor? q_weight, Tensor? q_bias, Tensor? k_weight, Tensor? k_bias, Tensor? cos, Tensor? sin, Tensor? read,"
-    " float eps) -> (Tensor, Tensor)",
+    " float eps, float scale=1.0) -> (Tensor, Tensor)",
 )
 def queries_and_keys(
     qkv: Tensor,
@@ -42,16 +43,18 @@ def queries_and_keys(
     sin: Tensor | None,
     read: Tensor | None,
     eps: float,
+    scale: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Queries (B, Lq, H, D) of all tokens or those at `read` (Lq,), and keys (B, L, H, D), of contiguous qkv (B, L, 3, H, D).
 
-    Normalised over D where there are weights, turned by the table (L, D) of `RotaryTable` where there is one, all in float32.
+    Normalised over D where there are weights, turned by the table (L, D) of `RotaryTable` where there is one, queries times `scale`, all in
+    float32.
     """
     from da3_core.engines.attention_kernel import launch
 
     q, k = _empty_queries_and_keys(qkv, q_weight, q_bias, k_weight, k_bias, cos, sin, read, eps)
     with torch.cuda.device(qkv.device):
-        launch(qkv, q, k, (q_weight, q_bias, k_weight, k_bias), (cos, sin), read, eps)
+        launch(qkv, q, k, (q_weight, q_bias, k_weight, k_bias), (cos, sin), read, eps, scale)
     return q, k
 
 
@@ -73,6 +76,7 @@ def _queries_and_keys_in_pytorch(
     sin: Tensor | None,
     read: Tensor | None,
     eps: float,
+    scale: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     q, k, _ = qkv.float().unbind(2)
     if q_weight is not None and k_weight is not None and q_bias is not None and k_bias is not None:
@@ -81,7 +85,7 @@ def _queries_and_keys_in_pytorch(
     if cos is not None and sin is not None:
         table = RotaryTable(cos.unsqueeze(1), sin.unsqueeze(1))
         q, k = rotate(q, table), rotate(k, table)
-    q = q if read is None else q.index_select(1, read)
+    q = scale * (q if read is None else q.index_select(1, read))
     return q.to(qkv.dtype, memory_format=torch.contiguous_format, copy=True), k.to(
         qkv.dtype, memory_format=torch.contiguous_format, copy=True
     )
@@ -119,6 +123,8 @@ def _methods(part: nn.Module) -> Iterator[tuple[str, nn.Module, str, Any]]:
     for module in part.modules():
         if isinstance(module, Attention):
             yield "queries_and_keys", module, "split", partial(_split, module)
+            if is_bounded(module):
+                yield "bounded_attention", module, "attend", partial(attend, module)
         elif isinstance(module, Backbone):
             yield "patch_product", module.patch_embed, "forward", partial(_patch_product, module.patch_embed)
         elif isinstance(module, OutputStack) and module.out.out_channels <= FEW_CHANNELS:

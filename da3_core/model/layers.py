@@ -68,10 +68,14 @@ class Attention(nn.Module):
         self.proj = linear(dim, dim)
 
     def forward(self, x: Tensor, table: RotaryTable | None, read: Tensor | None = None) -> Tensor:
-        q, k, v = self.split(self.qkv(x).unflatten(-1, (3, self.heads, -1)), table, read)
-        y = F.scaled_dot_product_attention(q, k, v)  # (B, heads, ., head_dim)
+        y = self.attend(self.qkv(x).unflatten(-1, (3, self.heads, -1)), table, read)
         out: Tensor = self.proj(y.transpose(1, 2).flatten(2))
         return out
+
+    def attend(self, qkv: Tensor, table: RotaryTable | None, read: Tensor | None) -> Tensor:
+        """Values that the queries gather, (B, heads, ., head_dim), of (B, L, 3, heads, head_dim)."""
+        q, k, v = self.split(qkv, table, read)
+        return F.scaled_dot_product_attention(q, k, v)
 
     def split(self, qkv: Tensor, table: RotaryTable | None, read: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """What attends, each (B, heads, ., head_dim), of (B, L, 3, heads, head_dim): queries of all tokens or of `read`, keys, values."""

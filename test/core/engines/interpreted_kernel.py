@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from triton.runtime import interpreter
 
+from da3_core.engines import bounded_attention_kernel
 from da3_core.engines.attention_kernel import launch
 from da3_core.engines.kernels import queries_and_keys
 
-LENGTH, EPS = 13, 1e-5
+
+def with_numbers_as_bounds(patch: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    """Triton 3.6 takes loops' bounds from arrays of one element, which NumPy 2.4 no longer makes a number of."""
+
+    def patched(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    return patched
+
+
+interpreter._patch_lang_tensor = with_numbers_as_bounds(interpreter._patch_lang_tensor)
+LENGTH, EPS, SCALE = 13, 1e-5, 0.7
 
 
 def compare(heads: int, head_dim: int, norm: bool, turned: bool, read: list[int] | None) -> None:
@@ -19,12 +36,27 @@ def compare(heads: int, head_dim: int, norm: bool, turned: bool, read: list[int]
     angles = torch.randn(LENGTH, 2, head_dim // 4, generator=generator).repeat(1, 1, 2).flatten(1)
     table = (angles.cos(), angles.sin()) if turned else (None, None)
     indices = None if read is None else torch.tensor(read)
-    wanted = queries_and_keys(qkv, *norms, *table, indices, EPS)
+    wanted = queries_and_keys(qkv, *norms, *table, indices, EPS, SCALE)
     found = tuple(torch.full_like(x, torch.nan) for x in wanted)
-    launch(qkv, *found, norms, table, indices, EPS, tile=16 * head_dim)
+    launch(qkv, *found, norms, table, indices, EPS, SCALE, tile=16 * head_dim)
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b)
 
 
+def compare_bounded(length: int, queries: int, dtype: torch.dtype, tolerance: float) -> None:
+    generator = torch.Generator().manual_seed(length)
+    qkv = torch.randn(2, length, 3, 2, 64, generator=generator).to(dtype)
+    q = (torch.randn(2, queries, 2, 64, generator=generator) / 8).to(dtype)
+    k = qkv[:, :, 1].contiguous()
+    logits = torch.einsum("bqhd,bkhd->bhqk", q.double(), k.double()) * math.log(2)
+    wanted = torch.einsum("bhqk,bkhd->bqhd", logits.softmax(-1), qkv[:, :, 2].double())
+    found = torch.full_like(q, torch.nan)
+    bounded_attention_kernel.launch(q, k, qkv, found, rows=16, keys=16)
+    torch.testing.assert_close(found.double(), wanted, rtol=tolerance, atol=tolerance)
+
+
 for (heads, head_dim), norm, turned, read in itertools.product(((2, 16), (6, 64)), (True, False), (True, False), (None, [3, 0, 12, 7, 7])):
     compare(heads, head_dim, norm, turned, read)
+
+for length, queries, (dtype, tolerance) in itertools.product((1, 16, 37), (3, 33), ((torch.float32, 1e-4), (torch.float16, 4e-3))):
+    compare_bounded(length, queries, dtype, tolerance)

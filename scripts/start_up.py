@@ -44,6 +44,8 @@ def start(options: argparse.Namespace) -> dict[str, Any]:
     def mark(name: str) -> None:
         marks.append((name, time.time()))
 
+    sys.setswitchinterval(1e-4)  # as the node does
+
     import torch
 
     mark("import torch")
@@ -55,8 +57,9 @@ def start(options: argparse.Namespace) -> dict[str, Any]:
     from da3_core.engines.recorded import Recording
 
     mark("import da3")
-    model = load_model(options.model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    mark("find the device")
+    model = load_model(options.model)
     mark("read the weights")
     costs = Costs()
     costs.measure(da3_core.engines.choice, "copy_on")

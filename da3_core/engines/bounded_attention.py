@@ -12,7 +12,6 @@ from da3_core.model.layers import Attention
 from da3_core.model.rope import RotaryTable
 
 HEAD_DIM = 64
-FEWEST_TOKENS = 0  # of a sequence: below, cuDNN's attention is as fast
 LARGEST_LOGIT = {torch.bfloat16: 60.0, torch.float16: 10.0}  # e^60 and sums of it are float32's; weights are held as float16 in float16
 
 
@@ -73,8 +72,6 @@ def _of_pairs(parameter: Tensor) -> Tensor:
 
 def attend(attention: Attention, qkv: Tensor, table: RotaryTable | None, read: Tensor | None) -> Tensor:
     """Stands in for `Attention.attend`."""
-    if qkv.shape[1] < FEWEST_TOKENS:
-        return Attention.attend(attention, qkv, table, read)
     norms = [getattr(norm, name) for norm in (attention.q_norm, attention.k_norm) for name in ("weight", "bias")]
     cos, sin = (None, None) if table is None else table
     scale = math.log2(math.e) / math.sqrt(HEAD_DIM)

@@ -19,12 +19,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.export import export
-from da3_core.engines.kernels import KERNELS, using
+from da3_core.engines.kernels import KERNELS, ON_HOPPER, using
 from da3_core.engines.programs import Program, ProgramError
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
+HOPPER = (9, 0)
 PACKAGE = "part.inductor"
 CONSTANTS = "constants.pt"  # tensors that are none of the model's
 ARGUMENTS = "arguments.json"  # names in the order of a call
@@ -43,7 +44,7 @@ class Packages:
     def __init__(
         self, cache: ArtifactCache, device: torch.device, options: Mapping[str, Any] = OPTIONS, kernels: Collection[str] | None = None
     ) -> None:
-        """kernels: of `kernels.py`, by default `KERNELS` on a GPU and none on a CPU."""
+        """kernels: of `kernels.py`, by default those that suit the device, none on a CPU."""
         self._cache, self._device, self._options = cache, device, dict(options)
         self._kernels = _kernels_of(device) if kernels is None else kernels
 
@@ -174,7 +175,9 @@ def fast_attention(device: torch.device) -> Iterator[None]:
 
 
 def _kernels_of(device: torch.device) -> Collection[str]:
-    return KERNELS if device.type == "cuda" else ()
+    if device.type != "cuda":
+        return ()
+    return ON_HOPPER if torch.cuda.get_device_capability(device) == HOPPER else KERNELS
 
 
 def device_name(device: torch.device) -> str:

@@ -22,6 +22,7 @@ from da3_core.model.layers import Attention, Mlp
 from da3_core.model.rope import RotaryTable, rotate
 
 KERNELS = ("queries_and_keys", "linear_gelu", "patch_product", "channel_sum")
+ON_HOPPER = (*KERNELS, "bounded_attention")  # elsewhere it has not been measured, and older chips have not what makes it fast
 FEW_CHANNELS = 4
 ALIGNED = 8  # numbers of two bytes, for a product's fastest loads
 
@@ -50,7 +51,7 @@ def queries_and_keys(
     Normalised over D where there are weights, turned by the table (L, D) of `RotaryTable` where there is one, queries times `scale`, all in
     float32.
     """
-    from da3_core.engines.attention_kernel import launch
+    from da3_core.engines.queries_and_keys_kernel import launch
 
     q, k = _empty_queries_and_keys(qkv, q_weight, q_bias, k_weight, k_bias, cos, sin, read, eps)
     with torch.cuda.device(qkv.device):

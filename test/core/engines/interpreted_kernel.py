@@ -1,4 +1,4 @@
-"""Run with TRITON_INTERPRET=1: the Triton kernel against PyTorch, on the CPU. Imported by no test, since Triton settles on how it runs."""
+"""Run with TRITON_INTERPRET=1: the Triton kernels against PyTorch, on the CPU. Imported by no test, since Triton settles on how it runs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from triton.runtime import interpreter
 
-from da3_core.engines import bounded_attention_kernel
-from da3_core.engines.attention_kernel import launch
+from da3_core.engines import bounded_attention_kernel, queries_and_keys_kernel
 from da3_core.engines.kernels import queries_and_keys
 
 
@@ -27,6 +26,7 @@ def with_numbers_as_bounds(patch: Callable[[Any, Any], None]) -> Callable[[Any, 
 
 interpreter._patch_lang_tensor = with_numbers_as_bounds(interpreter._patch_lang_tensor)
 LENGTH, EPS, SCALE = 13, 1e-5, 0.7
+bounded_attention_kernel.ROWS = bounded_attention_kernel.KEYS = 16  # several blocks, and a rest, of short sequences
 
 
 def compare(heads: int, head_dim: int, norm: bool, turned: bool, read: list[int] | None) -> None:
@@ -38,7 +38,8 @@ def compare(heads: int, head_dim: int, norm: bool, turned: bool, read: list[int]
     indices = None if read is None else torch.tensor(read)
     wanted = queries_and_keys(qkv, *norms, *table, indices, EPS, SCALE)
     found = tuple(torch.full_like(x, torch.nan) for x in wanted)
-    launch(qkv, *found, norms, table, indices, EPS, SCALE, tile=16 * head_dim)
+    queries_and_keys_kernel.TILE = 16 * head_dim
+    queries_and_keys_kernel.launch(qkv, *found, norms, table, indices, EPS, SCALE)
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -51,7 +52,7 @@ def compare_bounded(length: int, queries: int, dtype: torch.dtype, tolerance: fl
     logits = torch.einsum("bqhd,bkhd->bhqk", q.double(), k.double()) * math.log(2)
     wanted = torch.einsum("bhqk,bkhd->bqhd", logits.softmax(-1), qkv[:, :, 2].double())
     found = torch.full_like(q, torch.nan)
-    bounded_attention_kernel.launch(q, k, qkv, found, rows=16, keys=16)
+    bounded_attention_kernel.launch(q, k, qkv, found)
     torch.testing.assert_close(found.double(), wanted, rtol=tolerance, atol=tolerance)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from da3_core.engines.bounded_attention import LARGEST_LOGIT, is_bounded, largest_logit
 from da3_core.engines.export import export
-from da3_core.engines.kernels import KERNELS, using
+from da3_core.engines.kernels import ON_HOPPER, using
 from da3_core.model.layers import Attention
 from da3_core.model.rope import RotaryTable, table_within_view
 
@@ -44,7 +44,7 @@ class Whole(nn.Module):
 
 def operations(attention: Attention) -> list[str]:
     x = torch.zeros(1, 1 + GRID[0] * GRID[1], HEADS * HEAD_DIM, dtype=attention.qkv.weight.dtype)
-    with using(attention, (*KERNELS, "bounded_attention")):
+    with using(attention, ON_HOPPER):
         return [str(node.target) for node in export(Whole(attention), [x]).graph.nodes if "attention" in str(node.target)]
 
 

@@ -40,7 +40,7 @@ def _normalise_and_turn(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _kernel(  # type: ignore[no-untyped-def]
+def _queries_and_keys(  # type: ignore[no-untyped-def]
     qkv, q, k, q_weight, q_bias, k_weight, k_bias, cos, sin, read, queries, L, eps, scale, H,
     D: tl.constexpr, NORM: tl.constexpr, TURN: tl.constexpr, READ: tl.constexpr, TOKENS: tl.constexpr, HEADS: tl.constexpr,
 ):  # fmt: skip
@@ -67,8 +67,6 @@ def launch(
     read: Tensor | None,
     eps: float,
     scale: float = 1.0,
-    tile: int = TILE,
-    warps: int = WARPS,
 ) -> None:
     """Writes q (B, Lq, H, D) and k (B, L, H, D), contiguous, of the contiguous qkv (B, L, 3, H, D).
 
@@ -79,7 +77,7 @@ def launch(
     B, L, _, H, D = qkv.shape
     queries = q.shape[1]
     heads = min(H & -H, 16)  # the largest power of two that divides H
-    tokens = max(1, tile // (heads * D))
+    tokens = max(1, TILE // (heads * D))
     grid = (triton.cdiv(L, tokens), H // heads, 2 * B)
     present = norms[0] is not None, table[0] is not None, read is not None
-    _kernel[grid](qkv, q, k, *norms, *table, read, queries, L, eps, scale, H, D, *present, tokens, heads, num_warps=warps)
+    _queries_and_keys[grid](qkv, q, k, *norms, *table, read, queries, L, eps, scale, H, D, *present, tokens, heads, num_warps=WARPS)

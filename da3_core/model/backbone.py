@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from da3_core.model.layers import Block, Mlp, SwiGLU
+from da3_core.model.layers import Block, Mlp, SwiGLU, truncated_normal_
 from da3_core.model.presets import BackboneConfig
 from da3_core.model.reference_view import ReferenceView, choose_reference_view
 from da3_core.model.rope import RotaryTable, table_across_views, table_within_view
@@ -211,4 +211,4 @@ def _size(images: Tensor) -> tuple[int, int]:
 
 
 def _token(count: int, dim: int) -> nn.Parameter:
-    return nn.Parameter(nn.init.trunc_normal_(torch.empty(1, count, dim), std=0.02))
+    return nn.Parameter(truncated_normal_(torch.empty(1, count, dim)))

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from da3_core.model.layers import truncated_normal_
 from da3_core.model.presets import DPTConfig
 
 Size = tuple[int, int]  # height, width in pixels
@@ -128,7 +129,7 @@ class DPT(nn.Module):
 def output_layer(dim_in: int, channels: int) -> nn.Conv2d:
     """A last 1x1 convolution whose random weights start near zero, so that exp starts near one."""
     layer = nn.Conv2d(dim_in, channels, 1)
-    nn.init.trunc_normal_(layer.weight, std=0.02)
+    truncated_normal_(layer.weight)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return layer
 

@@ -12,9 +12,14 @@ from da3_core.model.rope import RotaryTable, rotate
 def linear(dim_in: int, dim_out: int) -> nn.Linear:
     """A linear layer with the transformer's random weights."""
     layer = nn.Linear(dim_in, dim_out)
-    nn.init.trunc_normal_(layer.weight, std=0.02)
+    truncated_normal_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def truncated_normal_(x: Tensor) -> Tensor:
+    """The transformer's random values, in place. A tensor without storage stays as it is: PyTorch 2.11 imports sympy for it, which takes seconds."""
+    return x if x.is_meta else nn.init.trunc_normal_(x, std=0.02)
 
 
 class Mlp(nn.Module):

@@ -32,6 +32,12 @@ def saved(tmp_path, any_view_config):
     return model, tmp_path / "saved"
 
 
+def test_no_values_are_drawn_for_what_a_file_fills(saved, monkeypatch):
+    model, folder = saved
+    monkeypatch.setattr(torch.nn.init, "trunc_normal_", None)
+    assert torch.equal(load_model(folder).backbone.cls_token, model.backbone.cls_token)
+
+
 def rewrite(folder, change):
     tensors = load_file(folder / "model.safetensors")
     change(tensors)

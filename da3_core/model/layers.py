@@ -18,7 +18,7 @@ def linear(dim_in: int, dim_out: int) -> nn.Linear:
 
 
 def truncated_normal_(x: Tensor) -> Tensor:
-    """The transformer's random values, in place. A tensor without storage stays as it is: PyTorch 2.11 imports sympy for it, which takes seconds."""
+    """The transformer's random values, in place; a tensor without storage stays as it is, since PyTorch 2.11 imports sympy for one."""
     return x if x.is_meta else nn.init.trunc_normal_(x, std=0.02)
 
 

@@ -42,7 +42,7 @@ def load_engine(parameters: Parameters) -> Engine:
     """The network and what runs it; built for full windows of the images' size where that is set, else by the first image."""
     node, config = parameters.node, parameters.model
     views = parameters.stream.window.views
-    engine = make_engine(config.engine, load_model(config.model), config.device, views, config.precision, at_once=True)
+    engine = make_engine(config.engine, load_model(config.model), config.device, views, config.precision, at_once=not node.build_only)
     if node.image_width_px and node.image_height_px:
         preprocess = parameters.stream.preprocess
         width_px, height_px = plan_resize(node.image_width_px, node.image_height_px, preprocess.size, preprocess.resize).network

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from da3_core.engines.programs import ProgramError
+from da3_core.engines.backend import ProgramError
 
 NOTE = "made_for.json"
 READ_BYTES = 1 << 22
@@ -51,13 +51,13 @@ class ArtifactCache:
         """
         folder, made_for = self._folder(part, inputs, file), _with_versions(made_for)
         asked_to = self._rebuild and folder not in self._made
-        if reason := "it is asked for" if asked_to else _stale(folder, made_for):
-            logger.info("building %s: %s", folder, reason)
-            try:
+        try:
+            if reason := "it is asked for" if asked_to else _stale(folder, made_for):
+                logger.info("building %s: %s", folder, reason)
                 _write(folder, file, made_for, make, replace=asked_to)
-            except OSError as error:
-                raise ProgramError(f"{error}: set DA3_CACHE_DIR to a folder with room that can be written") from error
-            self._made.add(folder)
+                self._made.add(folder)
+        except OSError as error:
+            raise ProgramError(f"{error}: set DA3_CACHE_DIR to a folder with room that can be written") from error
         return folder / file
 
     def has(self, part: nn.Module, inputs: Sequence[Tensor], file: str, made_for: Mapping[str, str]) -> bool:

@@ -12,13 +12,14 @@ import torch
 from torch import nn
 
 from da3_core.engines import tensorrt, torch_tensorrt
+from da3_core.engines.backend import Backend, Eager
 from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.compiled import JustInTime, Packages
 from da3_core.engines.graphs import GraphFiles
 from da3_core.engines.incremental import AnyViewEngine, MonoEngine, NestedEngine
 from da3_core.engines.onnx import NEEDS, OnnxRuntime
 from da3_core.engines.parity import Checked
-from da3_core.engines.programs import Backend, Eager, Programs
+from da3_core.engines.programs import Programs
 from da3_core.engines.recorded import Recorder
 from da3_core.engines.tensorrt import TensorRT
 from da3_core.engines.torch_tensorrt import TorchTensorRT

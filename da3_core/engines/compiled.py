@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from da3_core.engines.backend import Program, ProgramError
 from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.export import export
 from da3_core.engines.kernels import KERNELS, ON_HOPPER, using
-from da3_core.engines.programs import Program, ProgramError
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -134,7 +134,7 @@ class JustInTime:
         keep_inductors_cache(self._cache)
         on_device = [x.to(self._device) for x in inputs]
         try:
-            with fast_attention(self._device), using(part, _kernels_of(self._device)), torch.no_grad():
+            with fast_attention(self._device), using(part, KERNELS if self._device.type == "cuda" else ()), torch.no_grad():
                 compiled: Program = torch.compile(export(part, on_device).module(), fullgraph=True, dynamic=False, options=self._options)
                 compiled(*on_device)
         except Exception as error:  # whatever the compilers throw
@@ -166,7 +166,7 @@ def collecting_no_garbage() -> Iterator[None]:
 
 @contextlib.contextmanager
 def fast_attention(device: torch.device) -> Iterator[None]:
-    """cuDNN's attention where it can, it is the faster one on Hopper; what is traced or recorded in this context keeps the choice."""
+    """cuDNN's attention where it can, the fastest of PyTorch's on Hopper; what is traced or recorded in this context keeps the choice."""
     if device.type != "cuda":
         yield
         return

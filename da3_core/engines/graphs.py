@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from da3_core.engines.backend import Eager, Program
 from da3_core.engines.cache import artifact_name
 from da3_core.engines.parity import write_reference
-from da3_core.engines.programs import Eager, Program
 from da3_core.engines.tensorrt import write_strongly_typed
 
 GRAPH, REFERENCE = "part.onnx", "reference.safetensors"

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from da3_core.engines.examples import example_cameras, example_images
 from da3_core.engines.halves import DecodeWindow, EncodeViews, GivenCameras, LearnedCameras, PredictViews
 from da3_core.engines.inputs import given_cameras, normalised, on_host, scene_on_host
-from da3_core.engines.programs import Programs, side_by_side
+from da3_core.engines.programs import Programs
+from da3_core.engines.recorded import side_by_side
 from da3_core.engines.ring import ViewRing
 from da3_core.model.camera import cameras_from_encoding
 from da3_core.model.da3 import AnyView, Mono
@@ -32,7 +33,7 @@ class KeptViews:
 
     def __init__(self, encode: nn.Module, programs: Programs, capacity: int, size: Size, together: int) -> None:
         """Prepares programs for one new view of `size` and for `together` of them, and makes room for `capacity` views."""
-        self._encode, self._programs, self._together = encode, programs, together
+        self.part, self._programs, self._together = encode, programs, together
         self._examples = example_images(max(capacity, together), size).to(next(encode.parameters()).device)
         for views in sorted({1, together}):
             programs.prepare(encode, self._examples[:views])
@@ -56,7 +57,7 @@ class KeptViews:
         """Runs the network for new views (3, H, W), puts what it says into their slots (V,) and gives what is kept."""
         together = self._together if len(images) == self._together else 1
         for i in range(0, len(images), together):
-            encoded = self._programs(self._encode, torch.stack(images[i : i + together]))
+            encoded = self._programs(self.part, torch.stack(images[i : i + together]))
             for kept, x in zip(self.kept, encoded, strict=True):
                 kept.index_copy_(0, into[i : i + together], x)
         return self.kept
@@ -67,11 +68,13 @@ class KeptViews:
         return self.encode(slots, *self._examples[: len(slots)])
 
     def clear(self) -> None:
+        """Forgets the views; the window that comes next has one."""
         self._ring.clear()
+        self._programs.begin()
 
     def _make_room(self, capacity: int) -> None:
         self._ring = ViewRing(capacity)
-        of_a_view = self._programs(self._encode, self._examples[:1])
+        of_a_view = self._programs(self.part, self._examples[:1])
         self.kept = tuple(x.new_zeros((capacity, *x.shape[1:])) for x in of_a_view)
         self._programs.forget()  # sequences that were recorded know the memory from before
 
@@ -87,6 +90,7 @@ class AnyViewEngine:
         self.dtype, self.device = model.backbone.cls_token.dtype, model.backbone.cls_token.device
         self._model, self.views = model, views
         self._size: Size | None = None
+        self._parts: list[nn.Module] = []  # made for this size
 
     @property
     def description(self) -> str:
@@ -99,9 +103,11 @@ class AnyViewEngine:
         Done by the first `infer` of a size where it was not done before.
         """
         model, programs = self._model, self.programs
+        programs.release(*self._parts)
         self._size = size
         self._learned, self._given, self._decode = LearnedCameras(model), GivenCameras(model, size), DecodeWindow(model, size)
         self._views_kept = KeptViews(EncodeViews(model), programs, self.views, size, wanted)
+        self._parts = [self._learned, self._given, self._decode, self._views_kept.part]
         tokens, class_tokens, *early = self._views_kept.fill()
         slots = torch.arange(self.views, device=self.device)
         programs.prepare(self._given, *(x.to(self.device) for x in example_cameras(self.views, size)))
@@ -156,6 +162,7 @@ class MonoEngine:
         self.device = model.backbone.cls_token.device
         self._model, self._views = model, views
         self._size: Size | None = None
+        self._parts: list[nn.Module] = []  # made for this size
 
     @property
     def description(self) -> str:
@@ -164,8 +171,10 @@ class MonoEngine:
     @torch.no_grad()
     def prepare(self, size: Size, wanted: int = 1) -> None:
         """See `AnyViewEngine`."""
+        self.programs.release(*self._parts)
         self._size = size
         self._views_kept = KeptViews(PredictViews(self._model), self.programs, self._views, size, wanted)
+        self._parts = [self._views_kept.part]
 
     @torch.no_grad()
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from da3_core.engines.backend import Program, ProgramError
 from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.export import OPSET, write_onnx
-from da3_core.engines.programs import Program, ProgramError
 
 ERRORS_ONLY = 3  # it warns of every constant that it leaves to run time
 NEEDS = "pip install onnx onnxscript onnxruntime"

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from da3_core.engines.backend import Backend, Program, ProgramError
 from da3_core.engines.cache import ArtifactCache
-from da3_core.engines.programs import Backend, Program, ProgramError
 
 # Largest relative difference, in the 2-norm, of an output. Ten times what the precision itself costs, or more: see docs/tensorrt.md.
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from da3_core.engines.backend import Program, ProgramError
 from da3_core.engines.compiled import fast_attention
-from da3_core.engines.programs import Eager, Program, ProgramError
 
 WARM_UP_RUNS = 3
 ALGORITHMS = 4  # of a convolution that are timed; each costs a start some milliseconds
@@ -26,16 +27,12 @@ class Recorder:
         self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
 
     def record(self, run: Program, inputs: Sequence[Tensor]) -> Program:
-        """See `programs.Recorder`."""
+        """See `sequences.Recorder`."""
         try:
             with torch.no_grad(), torch.cuda.device(self._device), fastest_convolutions(), fast_attention(self._device):
                 return Recording(run, inputs, self._device, self._stream, self._pool)
         except Exception as error:  # whatever compiled code and the driver throw
             raise ProgramError(f"{type(error).__name__}: {error}") from error
-
-    def unrecorded(self, run: Program) -> Program:
-        """See `programs.Recorder`."""
-        return Eager(self._device).build(run, ())
 
 
 class Recording:
@@ -76,10 +73,30 @@ class Recording:
                 pinned.copy_(x)
                 end = its_end
         self._fixed_bytes[:end].copy_(self._pinned_bytes[:end], non_blocking=True)
-        self._copied.record()
+        self._copied.record(torch.cuda.current_stream(self._fixed_bytes.device))
         for x, fixed in zip(inputs, self._fixed, strict=True):
             if x.is_cuda:
                 fixed.copy_(x)
+
+
+def side_by_side(
+    device: torch.device, aside: Callable[[], tuple[Tensor, ...]], here: Callable[[], tuple[Tensor, ...]]
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """What two sequences give that do not depend on each other; a GPU runs them at the same time."""
+    if device.type != "cuda":
+        return aside(), here()
+    stream, other = torch.cuda.current_stream(device), _side_stream(device)
+    other.wait_stream(stream)
+    with torch.cuda.stream(other):
+        x = aside()
+    y = here()
+    stream.wait_stream(other)
+    return x, y
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # one for all: cuBLAS keeps working memory for every stream that it has seen
 
 
 def _views(buffer: Tensor, ends: Sequence[int], like: Sequence[Tensor]) -> Iterator[Tensor]:

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from da3_core.engines.backend import Program, ProgramError
 from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.export import write_onnx
-from da3_core.engines.programs import Program, ProgramError
 
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")  # the last is what PyPI's wheel of TensorRT for RTX brings
 NEEDS = (

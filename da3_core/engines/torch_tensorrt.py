@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from da3_core.engines.backend import Program, ProgramError
 from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.compiled import device_name
 from da3_core.engines.export import KEPT_IN_FLOAT32, export
-from da3_core.engines.programs import Program, ProgramError
 
 
 def installed() -> bool:

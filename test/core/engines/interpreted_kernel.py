@@ -11,6 +11,7 @@ import torch
 from triton.runtime import interpreter
 
 from da3_core.engines import bounded_attention_kernel, queries_and_keys_kernel
+from da3_core.engines.bounded_attention import LARGEST_LOGIT
 from da3_core.engines.kernels import queries_and_keys
 
 
@@ -56,8 +57,25 @@ def compare_bounded(length: int, queries: int, dtype: torch.dtype, tolerance: fl
     torch.testing.assert_close(found.double(), wanted, rtol=tolerance, atol=tolerance)
 
 
+def compare_largest(dtype: torch.dtype, largest: float) -> None:
+    """Logits as large as they may be, of both signs or all of them negative: nothing overflows, and nothing is lost."""
+    for signs in (torch.tensor([1.0, -1, -1, 1, 0.5]), -torch.ones(5)):
+        k = torch.zeros(1, 5, 1, 64)
+        k[0, :, 0, 0] = signs
+        q = torch.zeros(1, 1, 1, 64)
+        q[..., 0] = largest * math.log2(math.e)
+        qkv = torch.randn(1, 5, 3, 1, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
+        found = torch.full((1, 1, 1, 64), torch.nan, dtype=dtype)
+        bounded_attention_kernel.launch(q.to(dtype), k.to(dtype), qkv, found)
+        wanted = (largest * signs).softmax(0) @ qkv[0, :, 2, 0].float()
+        torch.testing.assert_close(found[0, 0, 0].float(), wanted, rtol=1e-2, atol=4e-3)
+
+
 for (heads, head_dim), norm, turned, read in itertools.product(((2, 16), (6, 64)), (True, False), (True, False), (None, [3, 0, 12, 7, 7])):
     compare(heads, head_dim, norm, turned, read)
 
 for length, queries, (dtype, tolerance) in itertools.product((1, 16, 37), (3, 33), ((torch.float32, 1e-4), (torch.float16, 4e-3))):
     compare_bounded(length, queries, dtype, tolerance)
+
+compare_largest(torch.float16, LARGEST_LOGIT[torch.float16])
+compare_largest(torch.float32, LARGEST_LOGIT[torch.bfloat16])  # whose range is that of bfloat16, which the interpreter has not

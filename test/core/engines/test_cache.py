@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from da3_core.engines.backend import ProgramError
 from da3_core.engines.cache import NOTE, ArtifactCache, default_folder
-from da3_core.engines.programs import ProgramError
 
 FILE, MADE_FOR, INPUTS = "part.bin", {"device": "mine"}, [torch.zeros(2, 3)]
 

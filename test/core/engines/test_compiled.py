@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from da3_core.engines import compiled
+from da3_core.engines.backend import Eager, Program, ProgramError
 from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.compiled import JustInTime, Packages
-from da3_core.engines.programs import Eager, ProgramError, Programs
+from da3_core.engines.programs import Programs
 
 CPU = torch.device("cpu")
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler")
@@ -111,3 +113,26 @@ def test_what_was_built_is_loaded_beside_the_first_results(part: Part, tmp_path:
         assert torch.allclose(again.run(lambda x: again(part, x), x)[0], wanted)
     assert again.runs == {"Part": "compiled"} and again.refusals == []
     assert torch.allclose(again(part, x)[0], wanted)
+
+
+class DoesNotLoad:
+    """Has built everything, and loads nothing."""
+
+    name = "compiled"
+
+    def is_built(self, part: nn.Module, inputs: Sequence[Tensor]) -> bool:
+        return True
+
+    def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
+        raise ProgramError("it is damaged")
+
+
+def test_what_does_not_load_beside_the_first_results_stays_plain(part: Part) -> None:
+    later, x = DoesNotLoad(), torch.ones(3, 4)
+    programs = Programs([later, JustInTime(ArtifactCache(part), CPU)], Eager(CPU), later=later)
+    programs.prepare(part, x)
+    give_up = time.monotonic() + 60
+    while programs.is_loading and time.monotonic() < give_up:
+        assert torch.allclose(programs.run(lambda x: programs(part, x), x)[0], part(x)[0])
+    assert programs.runs == {} and programs.refusals == ["compiled cannot run Part: it is damaged"]
+    assert torch.allclose(programs(part, x)[0], part(x)[0])

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from da3_core.engines import AnyViewEngine, FullRecompute, MonoEngine, NestedEngine, make_engine
-from da3_core.engines.programs import Eager, Program, Programs
+from da3_core.engines.backend import Eager, Program
+from da3_core.engines.programs import Programs
 from da3_core.model import PRESETS
 from da3_core.model.checkpoint import Model
 from da3_core.model.da3 import AnyView, Mono
@@ -56,9 +57,11 @@ class Shared:
 
     def __init__(self) -> None:
         self._last: tuple[Tensor, ...] = ()
+        self.recorded = 0
 
     def record(self, run: Program, inputs: Sequence[Tensor]) -> Program:
         run(*inputs)
+        self.recorded += 1
         fixed = [x.clone() for x in inputs]
 
         def replay(*inputs: Tensor) -> tuple[Tensor, ...]:
@@ -71,9 +74,6 @@ class Shared:
             return outputs
 
         return replay
-
-    def unrecorded(self, run: Program) -> Program:
-        return run
 
 
 @pytest.mark.parametrize("preset", ["da3-nano", "da3metric-nano", "da3nested-nano"])
@@ -95,6 +95,27 @@ def test_nothing_a_sequence_gave_is_read_after_the_next(
             for _ in range(3):  # as it is, recorded, replayed
                 assert_same(engine.infer(window, [0], posed), reference.infer(window, [0], posed))
             engine.infer(window[::-1], [], not posed)
+
+
+def test_what_fills_and_what_knows_other_memory_is_not_recorded(
+    model_of: Callable[[str], Model], views_of: Callable[..., list[View]]
+) -> None:
+    model, recorder, views = model_of("da3-nano"), Shared(), views_of(9, SIZE)
+    assert isinstance(model, AnyView)
+    engine = AnyViewEngine(model, Programs([], Eager(torch.device("cpu")), recorder=recorder), 3)
+
+    def run(first: int, last: int) -> int:
+        """Recordings that a run over these views makes, from an empty window on."""
+        before = recorder.recorded
+        engine.reset()
+        for i in range(first, last):
+            engine.infer(views[max(first, i - 2) : i + 1], [0], posed=False)
+        return recorder.recorded - before
+
+    assert run(0, 6) == 1  # of the full window; those before it came once
+    assert run(0, 6) == 0
+    engine.infer(views[:4], [0], posed=False)  # more than there is room for: what is kept moves
+    assert run(0, 6) == 1
 
 
 def test_a_window_that_fails_leaves_no_view_half_kept(model_of: Callable[[str], Model], views_of: Callable[..., list[View]]) -> None:

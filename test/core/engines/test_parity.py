@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from da3_core.engines import AnyViewEngine, FullRecompute
+from da3_core.engines.backend import Eager, Program
 from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.choice import in_precision
 from da3_core.engines.parity import Checked
-from da3_core.engines.programs import Eager, Program, Programs
+from da3_core.engines.programs import Programs
 from da3_core.engines.recorded import Recorder
 from da3_core.model.checkpoint import Model
 from da3_core.model.da3 import AnyView

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from da3_core.engines.backend import Program, ProgramError
 from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.choice import export_graphs
 from da3_core.engines.graphs import GRAPH, REFERENCE
 from da3_core.engines.parity import worst_error
-from da3_core.engines.programs import Program, ProgramError
 from da3_core.engines.tensorrt import TensorRT, import_tensorrt, plan_from_onnx
 from da3_core.model.checkpoint import Model
 

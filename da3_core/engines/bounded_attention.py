@@ -9,20 +9,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from da3_core.model.layers import Attention
-from da3_core.model.rope import RotaryTable
 
 HEAD_DIM = 64
+QUERY_SCALE = math.log2(math.e) / math.sqrt(HEAD_DIM)  # so that weights are powers of two
 LARGEST_LOGIT = {torch.bfloat16: 60.0, torch.float16: 10.0}  # e^60 and sums of it are float32's; weights are held as float16 in float16
 
 
-@torch.library.custom_op(
-    "da3::bounded_attention", mutates_args=(), device_types="cuda", schema="(Tensor q, Tensor k, Tensor qkv) -> Tensor"
-)
+@torch.library.custom_op("da3::bounded_attention", mutates_args=(), schema="(Tensor q, Tensor k, Tensor qkv) -> Tensor")
 def bounded_attention(q: Tensor, k: Tensor, qkv: Tensor) -> Tensor:
     """Values of qkv (B, L, 3, H, 64) averaged with weights 2^(q . k): q (B, Lq, H, 64), k (B, L, H, 64), result as q, all contiguous.
 
-    Queries come with the factor log2(e) / 8. Logits beyond `LARGEST_LOGIT` may give infinities: see `is_bounded`.
+    Queries come with the factor `QUERY_SCALE`. Logits beyond `LARGEST_LOGIT` may give infinities: see `is_bounded`.
     """
+    if not q.is_cuda:
+        q, k, v = (x.transpose(1, 2) for x in (q, k, qkv[:, :, 2]))
+        return F.scaled_dot_product_attention(q, k, v, scale=math.log(2)).transpose(1, 2).contiguous()
     from da3_core.engines.bounded_attention_kernel import launch
 
     out = torch.empty_like(q)
@@ -34,13 +35,6 @@ def bounded_attention(q: Tensor, k: Tensor, qkv: Tensor) -> Tensor:
 @bounded_attention.register_fake
 def _empty_attention(q: Tensor, k: Tensor, qkv: Tensor) -> Tensor:
     return torch.empty_like(q)
-
-
-@bounded_attention.register_kernel("cpu")
-def _attention_in_pytorch(q: Tensor, k: Tensor, qkv: Tensor) -> Tensor:
-    q, k, v = (x.transpose(1, 2) for x in (q, k, qkv[:, :, 2]))
-    y = F.scaled_dot_product_attention(q, k, v, scale=math.log(2))
-    return y.transpose(1, 2).contiguous()
 
 
 def is_bounded(attention: Attention) -> bool:
@@ -68,13 +62,3 @@ def _of_pairs(parameter: Tensor) -> Tensor:
     """Magnitudes (2, 2, D / 4), a pair of channels along the second dimension."""
     pairs: Tensor = parameter.detach().double().abs().unflatten(0, (2, 2, -1))
     return pairs
-
-
-def attend(attention: Attention, qkv: Tensor, table: RotaryTable | None, read: Tensor | None) -> Tensor:
-    """Stands in for `Attention.attend`."""
-    norms = [getattr(norm, name) for norm in (attention.q_norm, attention.k_norm) for name in ("weight", "bias")]
-    cos, sin = (None, None) if table is None else table
-    scale = math.log2(math.e) / math.sqrt(HEAD_DIM)
-    q, k = torch.ops.da3.queries_and_keys(qkv, *norms, cos, sin, read, attention.q_norm.eps, scale)
-    y: Tensor = torch.ops.da3.bounded_attention(q, k, qkv)
-    return y.transpose(1, 2)

@@ -134,6 +134,7 @@ class JustInTime:
         keep_inductors_cache(self._cache)
         on_device = [x.to(self._device) for x in inputs]
         try:
+            # Where this is needed PyTorch may be too old for what the kernels of Hopper are made of.
             with fast_attention(self._device), using(part, KERNELS if self._device.type == "cuda" else ()), torch.no_grad():
                 compiled: Program = torch.compile(export(part, on_device).module(), fullgraph=True, dynamic=False, options=self._options)
                 compiled(*on_device)

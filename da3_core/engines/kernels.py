@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from da3_core.engines.bounded_attention import attend, is_bounded
+from da3_core.engines.bounded_attention import QUERY_SCALE, is_bounded
 from da3_core.model.backbone import Backbone
 from da3_core.model.dpt import OutputStack
 from da3_core.model.layers import Attention, Mlp
@@ -30,7 +30,6 @@ ALIGNED = 8  # numbers of two bytes, for a product's fastest loads
 @torch.library.custom_op(
     "da3::queries_and_keys",
     mutates_args=(),
-    device_types="cuda",
     schema="(Tensor qkv, Tensor? q_weight, Tensor? q_bias, Tensor? k_weight, Tensor? k_bias, Tensor? cos, Tensor? sin, Tensor? read,"
     " float eps, float scale=1.0) -> (Tensor, Tensor)",
 )
@@ -51,34 +50,13 @@ def queries_and_keys(
     Normalised over D where there are weights, turned by the table (L, D) of `RotaryTable` where there is one, queries times `scale`, all in
     float32.
     """
-    from da3_core.engines.queries_and_keys_kernel import launch
+    if qkv.is_cuda:
+        from da3_core.engines.queries_and_keys_kernel import launch
 
-    q, k = _empty_queries_and_keys(qkv, q_weight, q_bias, k_weight, k_bias, cos, sin, read, eps)
-    with torch.cuda.device(qkv.device):
-        launch(qkv, q, k, (q_weight, q_bias, k_weight, k_bias), (cos, sin), read, eps, scale)
-    return q, k
-
-
-@queries_and_keys.register_fake
-def _empty_queries_and_keys(qkv: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
-    B, L, _, H, D = qkv.shape
-    read = others[6]
-    return qkv.new_empty(B, L if read is None else len(read), H, D), qkv.new_empty(B, L, H, D)
-
-
-@queries_and_keys.register_kernel("cpu")
-def _queries_and_keys_in_pytorch(
-    qkv: Tensor,
-    q_weight: Tensor | None,
-    q_bias: Tensor | None,
-    k_weight: Tensor | None,
-    k_bias: Tensor | None,
-    cos: Tensor | None,
-    sin: Tensor | None,
-    read: Tensor | None,
-    eps: float,
-    scale: float = 1.0,
-) -> tuple[Tensor, Tensor]:
+        q, k = _empty_queries_and_keys(qkv, q_weight, q_bias, k_weight, k_bias, cos, sin, read, eps)
+        with torch.cuda.device(qkv.device):
+            launch(qkv, q, k, (q_weight, q_bias, k_weight, k_bias), (cos, sin), read, eps, scale)
+        return q, k
     q, k, _ = qkv.float().unbind(2)
     if q_weight is not None and k_weight is not None and q_bias is not None and k_bias is not None:
         q = F.layer_norm(q, q.shape[-1:], q_weight.float(), q_bias.float(), eps)
@@ -87,9 +65,15 @@ def _queries_and_keys_in_pytorch(
         table = RotaryTable(cos.unsqueeze(1), sin.unsqueeze(1))
         q, k = rotate(q, table), rotate(k, table)
     q = scale * (q if read is None else q.index_select(1, read))
-    return q.to(qkv.dtype, memory_format=torch.contiguous_format, copy=True), k.to(
-        qkv.dtype, memory_format=torch.contiguous_format, copy=True
-    )
+    q, k = (x.to(qkv.dtype, memory_format=torch.contiguous_format, copy=True) for x in (q, k))
+    return q, k
+
+
+@queries_and_keys.register_fake
+def _empty_queries_and_keys(qkv: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    B, L, _, H, D = qkv.shape
+    read = others[6]
+    return qkv.new_empty(B, L if read is None else len(read), H, D), qkv.new_empty(B, L, H, D)
 
 
 @torch.library.custom_op("da3::linear_gelu", mutates_args=(), schema="(Tensor x, Tensor weight, Tensor bias) -> Tensor")
@@ -125,7 +109,7 @@ def _methods(part: nn.Module) -> Iterator[tuple[str, nn.Module, str, Any]]:
         if isinstance(module, Attention):
             yield "queries_and_keys", module, "split", partial(_split, module)
             if is_bounded(module):
-                yield "bounded_attention", module, "attend", partial(attend, module)
+                yield "bounded_attention", module, "attend", partial(_attend, module)
         elif isinstance(module, Backbone):
             yield "patch_product", module.patch_embed, "forward", partial(_patch_product, module.patch_embed)
         elif isinstance(module, OutputStack) and module.out.out_channels <= FEW_CHANNELS:
@@ -138,10 +122,24 @@ def _split(attention: Attention, qkv: Tensor, table: RotaryTable | None, read: T
     nothing_to_do = table is None and isinstance(attention.q_norm, nn.Identity)
     if nothing_to_do or qkv.shape[-1].bit_count() > 1:  # Triton's ranges are powers of two
         return Attention.split(attention, qkv, table, read)
+    q, k = _prepared(attention, qkv, table, read)
+    return q.transpose(1, 2), k.transpose(1, 2), qkv[:, :, 2].transpose(1, 2)
+
+
+def _attend(attention: Attention, qkv: Tensor, table: RotaryTable | None, read: Tensor | None) -> Tensor:
+    q, k = _prepared(attention, qkv, table, read, QUERY_SCALE)
+    y: Tensor = torch.ops.da3.bounded_attention(q, k, qkv)
+    return y.transpose(1, 2)
+
+
+def _prepared(
+    attention: Attention, qkv: Tensor, table: RotaryTable | None, read: Tensor | None, scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """`queries_and_keys` as a layer wants them."""
     norms = [getattr(norm, name, None) for norm in (attention.q_norm, attention.k_norm) for name in ("weight", "bias")]
     cos, sin = (None, None) if table is None else table
-    q, k = torch.ops.da3.queries_and_keys(qkv, *norms, cos, sin, read, getattr(attention.q_norm, "eps", 0.0))
-    return q.transpose(1, 2), k.transpose(1, 2), qkv[:, :, 2].transpose(1, 2)
+    q, k = torch.ops.da3.queries_and_keys(qkv, *norms, cos, sin, read, getattr(attention.q_norm, "eps", 0.0), scale)
+    return q, k
 
 
 def _patch_product(conv: nn.Conv2d, images: Tensor) -> Tensor:

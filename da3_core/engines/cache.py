@@ -63,7 +63,10 @@ class ArtifactCache:
     def has(self, part: nn.Module, inputs: Sequence[Tensor], file: str, made_for: Mapping[str, str]) -> bool:
         """Whether `get` would build nothing."""
         folder = self._folder(part, inputs, file)
-        return not (self._rebuild and folder not in self._made) and _stale(folder, _with_versions(made_for)) is None
+        try:
+            return not (self._rebuild and folder not in self._made) and _stale(folder, _with_versions(made_for)) is None
+        except OSError:  # another process is replacing it, or it cannot be read: `get` will say
+            return False
 
     def _folder(self, part: nn.Module, inputs: Sequence[Tensor], file: str) -> Path:
         return self.folder / "-".join([artifact_name(part, inputs), self._weights, file.replace(".", "-")])

@@ -57,6 +57,21 @@ def test_a_damaged_artifact_is_built_anew(tmp_path: Path, damaged: str, how: str
     assert build.built == 2
 
 
+def test_it_has_what_get_would_not_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, part = Builder(), network()
+    cache = ArtifactCache(part, tmp_path)
+    assert not cache.has(part, INPUTS, FILE, MADE_FOR)
+    path = cache.get(part, INPUTS, FILE, MADE_FOR, build)
+    assert cache.has(part, INPUTS, FILE, MADE_FOR) and not cache.has(part, INPUTS, FILE, {"device": "another"})
+    assert not ArtifactCache(part, tmp_path, rebuild=True).has(part, INPUTS, FILE, MADE_FOR)
+
+    def taken_away(path: Path) -> int:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr("da3_core.engines.cache._checksum", taken_away)  # by another process that replaces it
+    assert path.is_file() and not cache.has(part, INPUTS, FILE, MADE_FOR)
+
+
 @pytest.mark.parametrize("key", ["device", "torch", "code"])
 def test_what_was_made_for_something_else_is_built_anew(tmp_path: Path, key: str) -> None:
     build, part = Builder(), network()

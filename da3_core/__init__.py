@@ -17,7 +17,7 @@ from .config import (
     settings,
 )
 from .datasets import TumRgbdWriter
-from .engines import ENGINES, make_engine
+from .engines import ENGINES, make_engine, wake_up
 from .engines.bench import as_json as bench_as_json
 from .engines.bench import bench_preset
 from .engines.bench import table as bench_table
@@ -125,6 +125,7 @@ __all__ = [
     "train",
     "trajectory_errors",
     "unproject",
+    "wake_up",
 ]
 
 if TYPE_CHECKING:

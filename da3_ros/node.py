@@ -21,7 +21,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_srvs.srv import Trigger
 
-from da3_core import Engine, FrameResult, StaleStamp, load_model, make_engine, plan_resize
+from da3_core import Engine, FrameResult, StaleStamp, load_model, make_engine, plan_resize, wake_up
 
 from .cameras import OVERRIDABLE, CameraInput
 from .diagnostics import Health, Level
@@ -42,6 +42,7 @@ def load_engine(parameters: Parameters) -> Engine:
     """The network and what runs it; built for full windows of the images' size where that is set, else by the first image."""
     node, config = parameters.node, parameters.model
     views = parameters.stream.window.views
+    wake_up(config.device)
     engine = make_engine(config.engine, load_model(config.model), config.device, views, config.precision, at_once=not node.build_only)
     if node.image_width_px and node.image_height_px:
         preprocess = parameters.stream.preprocess

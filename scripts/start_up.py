@@ -50,7 +50,7 @@ def start(options: argparse.Namespace) -> dict[str, Any]:
 
     mark("import torch")
     import da3_core.engines.choice
-    from da3_core import load_model, make_engine
+    from da3_core import load_model, make_engine, wake_up
     from da3_core.engines import compiled
     from da3_core.engines.bench import Case
     from da3_core.engines.cache import ArtifactCache
@@ -59,6 +59,7 @@ def start(options: argparse.Namespace) -> dict[str, Any]:
     mark("import da3")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     mark("find the device")
+    wake_up(device)
     model = load_model(options.model)
     mark("read the weights")
     costs = Costs()

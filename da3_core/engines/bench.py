@@ -14,6 +14,7 @@ from typing import cast
 import torch
 
 from da3_core.engines.choice import choose, make_engine
+from da3_core.engines.device import device_of
 from da3_core.engines.eager import FullRecompute
 from da3_core.engines.incremental import AnyViewEngine
 from da3_core.engines.roofline import work_of_a_frame
@@ -103,10 +104,9 @@ def bench_preset(
         raise ValueError(f"{name!r} is no any-view preset: take one of {', '.join(presets)}")
     if any(side < PATCH or side % PATCH for side in size):
         raise ValueError(f"images of {size[0]}x{size[1]} do not divide into patches: take multiples of {PATCH}")
-    where = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    chosen, _ = choose(engine, torch.device(where))
+    chosen, _ = choose(engine, device_of(device))
     model = random_model(name)
-    rows = [bench_window(model, name, engine, Case(size, n, posed), device=where, frames=frames) for n in views]
+    rows = [bench_window(model, name, engine, Case(size, n, posed), device=device, frames=frames) for n in views]
     return [dataclasses.replace(row, engine=chosen) for row in rows]
 
 

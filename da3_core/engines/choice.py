@@ -15,6 +15,7 @@ from da3_core.engines import tensorrt, torch_tensorrt
 from da3_core.engines.backend import Backend, Eager
 from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.compiled import JustInTime, Packages
+from da3_core.engines.device import device_of
 from da3_core.engines.graphs import GraphFiles
 from da3_core.engines.incremental import AnyViewEngine, MonoEngine, NestedEngine
 from da3_core.engines.onnx import NEEDS, OnnxRuntime
@@ -51,7 +52,7 @@ def make_engine(
     at_once: compiled programs that were built before are loaded beside the first results, which PyTorch gives as it is.
     Raises ValueError, naming those there are, when there is no such engine or precision, or the device is not one that the engine runs on.
     """
-    where = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    where = device_of(device)
     chosen, reason = choose(name, where)
     logger.info("engine %s on %s: %s", chosen, where, reason)
     dtype = precision_of(precision, chosen, where)

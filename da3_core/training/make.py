@@ -17,7 +17,7 @@ from da3_core.training.objective import Labels, Objective, ground_truth
 from da3_core.training.recordings import RecordedScenes
 from da3_core.training.teacher import TeacherTraining
 
-PLAN_AHEAD = 16  # steps; a GPU waits for its host otherwise
+PLAN_AHEAD = 64  # steps; a GPU waits for its host otherwise
 FIRST_SKY = 0.5  # of random weights: below zero, the sky output's ReLU has no gradient
 
 

@@ -1,0 +1,35 @@
+"""The device that engines run on."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from threading import Thread
+
+import torch
+import torch.nn.functional as F
+
+
+def device_of(name: str) -> torch.device:
+    """What a name stands for; "auto" for a GPU where there is one."""
+    return torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def wake_up(name: str) -> None:
+    """Has another thread load what a GPU loads when it is first used, which takes half a second: call it before weights are read.
+
+    That is the driver's context, and the libraries of products, convolutions and attention. What fails here will fail, and be reported,
+    where it is needed.
+    """
+    device = device_of(name)
+    if device.type == "cuda":
+        Thread(target=_use, args=(device,), daemon=True).start()
+
+
+def _use(device: torch.device) -> None:
+    with suppress(RuntimeError, AssertionError), torch.no_grad():  # the latter from a PyTorch without CUDA
+        x = torch.ones(1, 64, 64, 64, dtype=torch.bfloat16, device=device)
+        F.linear(x, x[0, 0], x[0, 0, 0])
+        F.conv2d(x.to(memory_format=torch.channels_last), x[0, :, :3, :3].expand(64, 64, 3, 3).contiguous())
+        F.scaled_dot_product_attention(x, x, x)
+        F.layer_norm(x, (64,))
+        torch.cuda.synchronize(device)

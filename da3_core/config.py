@@ -33,7 +33,7 @@ class ModelConfig:
     device: str = setting("auto", "auto, cpu, cuda or cuda:N", read_only=True)
     precision: str = setting(
         "auto",
-        "of the network; auto: fp32 on a CPU, on a GPU fp16 in TensorRT and bf16 elsewhere",
+        "of the network; auto: fp32 on a CPU, on a GPU fp16 in TensorRT and before Ampere, bf16 elsewhere",
         choices=("auto", "fp32", "bf16", "fp16"),
         read_only=True,
     )

@@ -111,6 +111,10 @@ class Engine(Protocol):
     def description(self) -> str:
         """What runs what and why, for the log and the diagnostics."""
 
+    @property
+    def refusals(self) -> Sequence[str]:
+        """What was to make it faster and does not run, each with the reason."""
+
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
         """Predicts for one window, all of whose images have one size.
 

@@ -332,6 +332,10 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
             logger.error(text)
 
     def _publish_diagnostics(self) -> None:
+        if self._session is not None and (refusals := self._session.engine.refusals):
+            self._health.raise_fault("slow engine", "; ".join(refusals))
+        else:
+            self._health.clear("slow engine")
         reports = [self._health.node_report(self._state_values())]
         if self._run is not None:
             self._health.check_silence(self._settings.node.silent_after_s)

@@ -39,7 +39,7 @@ class ArtifactCache:
         self.folder = (folder or default_folder()) / "engines"
         self._rebuild = rebuild
         self._made: set[Path] = set()
-        self._weights = weights_digest(model)
+        self._model = model_digest(model)
 
     def get(
         self, part: nn.Module, inputs: Sequence[Tensor], file: str, made_for: Mapping[str, str], make: Callable[[Path], object]
@@ -69,7 +69,7 @@ class ArtifactCache:
             return False
 
     def _folder(self, part: nn.Module, inputs: Sequence[Tensor], file: str) -> Path:
-        return self.folder / "-".join([artifact_name(part, inputs), self._weights, file.replace(".", "-")])
+        return self.folder / "-".join([artifact_name(part, inputs), self._model, file.replace(".", "-")])
 
 
 def artifact_name(part: nn.Module, inputs: Sequence[Tensor]) -> str:
@@ -80,9 +80,9 @@ def artifact_name(part: nn.Module, inputs: Sequence[Tensor]) -> str:
     return "-".join(filter(None, [type(part).__name__, size, precision, shapes]))
 
 
-def weights_digest(model: nn.Module) -> str:
-    """A checksum of names, shapes and values."""
-    checksum = 0
+def model_digest(model: nn.Module) -> str:
+    """A checksum of the configuration, and of the weights' names, shapes and values."""
+    checksum = zlib.crc32(repr(getattr(model, "config", None)).encode())
     for name, tensor in model.state_dict().items():
         start = tensor.detach().flatten().view(torch.uint8)[:DIGESTED_BYTES].cpu().numpy()
         checksum = zlib.crc32(start, zlib.crc32(f"{name} {tuple(tensor.shape)}".encode(), checksum))

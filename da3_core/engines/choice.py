@@ -30,6 +30,7 @@ from da3_core.model.dpt import Size
 
 Name = Literal["auto", "eager", "compiled", "onnx", "tensorrt"]
 ENGINES: tuple[Name, ...] = ("auto", "eager", "compiled", "onnx", "tensorrt")
+HAS_BFLOAT16 = (8, 0)  # compute capability from which a GPU has units for it
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,8 @@ def make_engine(
     """The engine `name`, or with "auto" the best that works here, for a model of `da3_core.load_model`, which it copies to `device`.
 
     views: of a full window, which it is built for. precision: of backbone and heads, "auto" for float32 on a CPU, and on a GPU for float16
-    in TensorRT and bfloat16 elsewhere. What is built is kept in `cache_dir`, see `default_folder`, and made anew where `rebuild` is set.
+    in TensorRT and on chips before Ampere, bfloat16 elsewhere. What is built is kept in `cache_dir`, see `default_folder`, and made anew
+    where `rebuild` is set.
     at_once: compiled programs that were built before are loaded beside the first results, which PyTorch gives as it is.
     Raises ValueError, naming those there are, when there is no such engine or precision, or the device is not one that the engine runs on.
     """
@@ -143,7 +145,7 @@ def precision_of(precision: str, engine: Name, device: torch.device) -> torch.dt
     if precision == "auto" and device.type != "cuda":
         return torch.float32
     if precision == "auto":
-        return torch.float16 if engine == "tensorrt" else torch.bfloat16
+        return torch.float16 if engine == "tensorrt" or torch.cuda.get_device_capability(device) < HAS_BFLOAT16 else torch.bfloat16
     if precision not in PRECISIONS:
         raise ValueError(f"there is no precision {precision!r}: take auto, {', '.join(PRECISIONS)}")
     return PRECISIONS[precision]

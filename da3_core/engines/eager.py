@@ -24,6 +24,7 @@ class FullRecompute:
         self.device = next(model.parameters()).device
         self._normalise = Normalise().to(self.device)
         self.description = f"{type(model).__name__}, the whole window anew, on {self.device}"
+        self.refusals: Sequence[str] = ()
 
     @torch.no_grad()
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:

@@ -96,6 +96,10 @@ class AnyViewEngine:
     def description(self) -> str:
         return self.programs.description
 
+    @property
+    def refusals(self) -> Sequence[str]:
+        return self.programs.refusals
+
     @torch.no_grad()
     def prepare(self, size: Size, wanted: int = 1) -> None:
         """Builds programs for full windows of images of `size` (H, W) with so many views wanted. Other windows run without being built for.
@@ -168,6 +172,10 @@ class MonoEngine:
     def description(self) -> str:
         return self.programs.description
 
+    @property
+    def refusals(self) -> Sequence[str]:
+        return self.programs.refusals
+
     @torch.no_grad()
     def prepare(self, size: Size, wanted: int = 1) -> None:
         """See `AnyViewEngine`."""
@@ -210,6 +218,10 @@ class NestedEngine:
     @property
     def description(self) -> str:
         return self.any_view.description
+
+    @property
+    def refusals(self) -> Sequence[str]:
+        return self.any_view.refusals
 
     @torch.no_grad()
     def prepare(self, size: Size, wanted: int = 1) -> None:

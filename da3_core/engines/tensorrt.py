@@ -56,6 +56,14 @@ class TensorRT:
 
     def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
         """See `Backend`."""
+        try:
+            return self._build(part, inputs)
+        except ProgramError:
+            raise
+        except Exception as error:  # whatever another version of TensorRT throws
+            raise ProgramError(f"TensorRT failed ({type(error).__name__}: {error}); version 10 or later is needed") from error
+
+    def _build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
         trt, log = import_tensorrt()
         made_for = {"device": torch.cuda.get_device_name(self._device), "tensorrt": f"{trt.__name__} {trt.__version__}"}
         chip = "sm{}{}".format(*torch.cuda.get_device_capability(self._device))

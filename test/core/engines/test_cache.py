@@ -11,6 +11,7 @@ from torch import nn
 
 from da3_core.engines.backend import ProgramError
 from da3_core.engines.cache import NOTE, ArtifactCache, default_folder
+from da3_core.model.presets import BackboneConfig
 
 FILE, MADE_FOR, INPUTS = "part.bin", {"device": "mine"}, [torch.zeros(2, 3)]
 
@@ -54,6 +55,15 @@ def test_a_damaged_artifact_is_built_anew(tmp_path: Path, damaged: str, how: str
     path = ArtifactCache(part, tmp_path).get(part, INPUTS, FILE, MADE_FOR, build)
     assert build.built == 2 and path.read_bytes() == b"code" * 1000
     ArtifactCache(part, tmp_path).get(part, INPUTS, FILE, MADE_FOR, build)
+    assert build.built == 2
+
+
+def test_networks_that_differ_in_their_configuration_only_have_artifacts_of_their_own(tmp_path: Path) -> None:
+    build = Builder()
+    for first_layer in (1, 2, 1):
+        part = network()
+        part.config = BackboneConfig(embed_dim=3, depth=4, heads=1, out_layers=(first_layer, 2, 3, 3))  # type: ignore[assignment]
+        ArtifactCache(part, tmp_path).get(part, INPUTS, FILE, MADE_FOR, build)
     assert build.built == 2
 
 

@@ -38,17 +38,24 @@ def test_engines_and_precisions_are_those_of_the_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "engine", "device", "expected"),
+    ("precision", "engine", "device", "capability", "expected"),
     [
-        ("auto", "onnx", CPU, torch.float32),
-        ("auto", "compiled", GPU, torch.bfloat16),
-        ("auto", "tensorrt", GPU, torch.float16),
-        ("fp32", "tensorrt", GPU, torch.float32),
+        ("auto", "onnx", CPU, None, torch.float32),
+        ("auto", "compiled", GPU, (8, 7), torch.bfloat16),
+        ("auto", "compiled", GPU, (7, 5), torch.float16),
+        ("auto", "tensorrt", GPU, (8, 7), torch.float16),
+        ("fp32", "tensorrt", GPU, (8, 7), torch.float32),
     ],
 )
 def test_auto_takes_the_precision_that_suits_engine_and_device(
-    precision: str, engine: Name, device: torch.device, expected: torch.dtype
+    precision: str,
+    engine: Name,
+    device: torch.device,
+    capability: tuple[int, int] | None,
+    expected: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     assert precision_of(precision, engine, device) is expected
 
 

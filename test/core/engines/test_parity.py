@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from da3_core.engines import AnyViewEngine, FullRecompute
-from da3_core.engines.backend import Eager, Program
+from da3_core.engines.backend import Eager, Program, ProgramError
 from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.choice import in_precision
 from da3_core.engines.parity import Checked
@@ -69,6 +69,27 @@ def test_programs_that_are_right_run(tmp_path: Path, shallow_of: Callable[[str],
     engine = engine_of(model, Checked(Eager(CPU), ArtifactCache(model, tmp_path)))
     assert engine.programs.refusals == [] and tuple(engine.programs.runs) == PARTS
     assert len(list((tmp_path / "engines").glob("*/reference.safetensors"))) == len(PARTS)
+
+
+class Faint(nn.Module):
+    """Gives a map of `level`, as the sky's probability is where there is none, beside one of depth."""
+
+    def __init__(self, level: float = 0.0) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.tensor(level))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return 1 + x, self.level * torch.ones_like(x)
+
+
+@pytest.mark.parametrize(("level", "is_right"), [(0.0, True), (5e-5, True), (2e-4, False)])
+def test_an_output_of_zeros_may_be_nearly_zero(level: float, is_right: bool, tmp_path: Path) -> None:
+    checked = Checked(Careless(lambda part: Faint(level)), ArtifactCache(Faint(), tmp_path))
+    if is_right:
+        checked.build(Faint(), [torch.rand(1, 4, 6)])
+    else:
+        with pytest.raises(ProgramError, match=r"output 1 is 2\.0e-03 off"):
+            checked.build(Faint(), [torch.rand(1, 4, 6)])
 
 
 @pytest.mark.parametrize("change", [rounded, overflowing])

@@ -134,6 +134,14 @@ def test_an_engine_that_fails_once_in_a_while(patient: Patient) -> None:
     patient.robot.wait_for(lambda: patient.says()["da3: depth"][2].get("dropped, engine failure") == "1")
 
 
+def test_a_compiler_that_was_refused_shows_as_long_as_the_engine_is_slower_for_it(patient: Patient) -> None:
+    patient.node.inject("refuses")
+    patient.drive_until(lambda: patient.complains("depth", WARN, "slow engine: the fastest compiler is off by 0.3"))
+    assert patient.node.log.count("the fastest compiler is off by 0.3") == 1
+    patient.node.heal("refuses")
+    patient.recovers()
+
+
 def test_diagnostics_come_once_a_second_and_tell_rates_latency_and_mode(patient: Patient) -> None:
     patient.recovers()
     patient.diagnostics.clear()

@@ -2,7 +2,8 @@
 
 FAULTS is a folder. While it holds a file `fail`, the engine raises (`fail_once`: a single time); while `oom`, windows of more than one
 view run out of memory; `delay` holds the seconds that an image takes; with `build_fails` the engine cannot be
-built, with `slow_build` only in a minute; with `callback_fails` the callback of odometry raises.
+built, with `slow_build` only in a minute, with `refuses` not by the fastest compiler; with `callback_fails` the callback of odometry
+raises.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ FAULTS = Path(os.environ["FAULTS"])
 
 
 class FallibleEngine(world.TruthfulEngine):
+    @property
+    def refusals(self) -> Sequence[str]:
+        return ["the fastest compiler is off by 0.3"] if (FAULTS / "refuses").exists() else []
+
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
         if (FAULTS / "fail_once").exists():
             (FAULTS / "fail_once").unlink()

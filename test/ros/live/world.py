@@ -71,6 +71,7 @@ class TruthfulEngine:
     kind = "any_view"
     device = torch.device("cpu")
     description = "sees the room as it is"
+    refusals: Sequence[str] = ()
 
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
         poses = [T_world_body(number_in(view.image.permute(1, 2, 0).numpy())) @ T_BODY_CAM for view in views]

@@ -1,0 +1,87 @@
+"""Whether products in eight bits would pay on a GPU: python scripts/eight_bits.py. Milliseconds of the products in a frame's blocks.
+
+Weights are rounded beforehand, tokens on the way, each row with a scale of its own; all compiled and replayed from CUDA graphs. What it
+costs in precision: scripts/precision.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+TOKENS, VIEWS = 865, 8  # of an image of 336x504; of a window
+NETWORKS = {"da3-base": (768, 8, 4), "da3-large": (1024, 16, 8)}  # width, blocks that see the new view alone, blocks that see all views
+
+
+def main() -> None:
+    torch._dynamo.config.recompile_limit = 500
+    for name, (width, alone, together) in NETWORKS.items():
+        totals = dict.fromkeys(("bfloat16", "int8", "float8"), 0.0)
+        for wide in ((width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)):
+            for tokens, blocks in ((TOKENS, alone), (TOKENS * VIEWS, together)):
+                for kind, product in products(tokens, *wide).items():
+                    totals[kind] += blocks * milliseconds(product)
+        print(name, {kind: round(total, 2) for kind, total in totals.items()}, flush=True)
+
+
+def products(tokens: int, width_in: int, width_out: int) -> dict[str, Callable[[], Tensor]]:
+    x, w, b = (
+        torch.randn(shape, device="cuda", dtype=torch.bfloat16) for shape in ((tokens, width_in), (width_out, width_in), (width_out,))
+    )
+    (w_int8, s_int8), (w_float8, s_float8) = as_int8(w), as_float8(w)
+    return {
+        "bfloat16": lambda: in_bfloat16(x, w, b),
+        "int8": lambda: in_int8(x, w_int8.t(), s_int8.view(1, -1), b),
+        "float8": lambda: in_float8(x, w_float8.t(), s_float8.view(1, -1), b),
+    }
+
+
+def as_int8(x: Tensor) -> tuple[Tensor, Tensor]:
+    scale = x.abs().amax(-1, keepdim=True).float().clamp(min=1e-12) / 127
+    return (x / scale).round().clamp(-127, 127).to(torch.int8), scale
+
+
+def as_float8(x: Tensor) -> tuple[Tensor, Tensor]:
+    scale = x.abs().amax(-1, keepdim=True).float().clamp(min=1e-12) / 448
+    return (x / scale).to(torch.float8_e4m3fn), scale
+
+
+@torch.compile(dynamic=False)
+def in_bfloat16(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    return F.linear(x, w, b)
+
+
+@torch.compile(dynamic=False)
+def in_int8(x: Tensor, w: Tensor, w_scale: Tensor, b: Tensor) -> Tensor:
+    rounded, scale = as_int8(x)
+    return (torch._int_mm(rounded, w).float() * scale * w_scale + b).to(x.dtype)
+
+
+@torch.compile(dynamic=False)
+def in_float8(x: Tensor, w: Tensor, w_scale: Tensor, b: Tensor) -> Tensor:
+    rounded, scale = as_float8(x)
+    return torch._scaled_mm(rounded, w, scale, w_scale, bias=b, out_dtype=torch.bfloat16)
+
+
+def milliseconds(run: Callable[[], Tensor], repeats: int = 30) -> float:
+    for _ in range(5):
+        run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    graph.replay()
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    for _ in range(repeats):
+        graph.replay()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / repeats
+
+
+if __name__ == "__main__":
+    main()

@@ -19,7 +19,7 @@ from .config import (
 from .datasets import TumRgbdWriter
 from .engines import ENGINES, make_engine, wake_up
 from .engines.bench import as_json as bench_as_json
-from .engines.bench import bench_preset
+from .engines.bench import bench_presets
 from .engines.bench import table as bench_table
 from .engines.choice import choose as choose_engine
 from .engines.choice import export_graphs
@@ -100,7 +100,7 @@ __all__ = [
     "View",
     "WindowConfig",
     "bench_as_json",
-    "bench_preset",
+    "bench_presets",
     "bench_table",
     "build_model",
     "choose_engine",

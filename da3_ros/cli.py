@@ -188,19 +188,23 @@ def _engine(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
 
 
 def _bench(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
-    parser.add_argument("--model", default="da3-nano", metavar="PRESET", help="any-view preset, with random weights (default: da3-nano)")
-    parser.add_argument("--engine", default="auto", help="what runs the network (default: auto)")
+    parser.add_argument(
+        "--model", nargs="+", default=("da3-nano",), metavar="PRESET", help="any-view presets, with random weights (default: da3-nano)"
+    )
+    parser.add_argument("--engine", nargs="+", default=("auto",), metavar="NAME", help="what runs the network (default: auto)")
     parser.add_argument("--views", type=_positive, nargs="+", default=(1, 4, 8), metavar="N", help="window sizes (default: 1 4 8)")
-    parser.add_argument("--size", type=_positive, nargs=2, default=(336, 504), metavar=("H", "W"), help="of images (default: 336 504)")
+    parser.add_argument(
+        "--size", type=_positive, nargs=2, action="append", metavar=("H", "W"), help="of the images; repeat it (default: 336 504)"
+    )
     parser.add_argument("--posed", action="store_true", help="with given cameras")
     parser.add_argument("--frames", type=_positive, default=20, metavar="N", help="frames to take the median of (default: 20)")
     parser.add_argument("--cpu", action="store_true", help="on the CPU, even where there is a GPU")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
     given = parser.parse_args(rest)
-    from da3_core import bench_as_json, bench_preset, bench_table
+    from da3_core import bench_as_json, bench_presets, bench_table
 
-    device, (height, width) = "cpu" if given.cpu else "auto", given.size
-    rows = bench_preset(given.model, given.engine, given.views, (height, width), device=device, posed=given.posed, frames=given.frames)
+    device, sizes = "cpu" if given.cpu else "auto", [(height, width) for height, width in given.size or ((336, 504),)]
+    rows = bench_presets(given.model, given.engine, given.views, sizes, device=device, posed=given.posed, frames=given.frames)
     print(bench_table(rows))
     if given.json is not None:
         given.json.write_text(bench_as_json(rows))
@@ -266,6 +270,6 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser, Sequence[str]], int
     "train": (_train, "run a training of the paper"),
     "eval": (_eval, "measure a model on rendered worlds"),
     "engine": (_engine, "build what runs a network, before the first drive"),
-    "bench": (_bench, "what a new frame costs here"),
+    "bench": (_bench, "what a new frame costs here: a table of models, sizes, engines and window sizes"),
     "info": (_info, "models, devices, engines and versions"),
 }

@@ -99,8 +99,6 @@ def measure(weights: Path, rows: Sequence[Job], engine: str, chip: dict[str, Any
     for job in rows:
         if time.time() < options.deadline:
             attempt(options.output, f"{job.name} by {engine}", partial(measure_row, options, job, model, engine, chip))
-            gc.collect()
-            torch.cuda.empty_cache()
 
 
 def measure_row(options: argparse.Namespace, job: Job, model: Any, engine: str, chip: dict[str, Any]) -> None:

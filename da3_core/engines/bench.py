@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from typing import cast
 
 import torch
 
-from da3_core.engines.choice import choose, make_engine
+from da3_core.engines.choice import Name, choose, make_engine
 from da3_core.engines.device import device_of
 from da3_core.engines.eager import FullRecompute
 from da3_core.engines.incremental import AnyViewEngine
@@ -27,6 +29,8 @@ from da3_core.types import Prediction, View
 Size = tuple[int, int]
 PATCH = 14
 WARM_UP = 3  # windows: one fills what is kept, one runs as it is, one is recorded
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,28 +96,36 @@ def random_model(preset: str) -> AnyView:
     return cast(AnyView, model)
 
 
-def bench_preset(
-    name: str, engine: str, views: Sequence[int], size: Size, *, device: str = "auto", posed: bool = False, frames: int = 20
+def bench_presets(
+    names: Sequence[str],
+    engines: Sequence[str],
+    views: Sequence[int],
+    sizes: Sequence[Size],
+    *,
+    device: str = "auto",
+    posed: bool = False,
+    frames: int = 20,
 ) -> list[Row]:
-    """A row for every window size, of the preset `name` with random weights: what a frame costs does not depend on them.
+    """A row for every preset, size (H, W), engine and window size, with random weights: what a frame costs does not depend on them.
 
-    Raises ValueError where `name` is no any-view preset, a side of `size` (H, W) no multiple of 14, or there is no such engine.
+    Before anything is measured, raises ValueError where a name is no any-view preset, a side no multiple of 14, or there is no such engine.
     """
-    presets = [preset for preset, config in PRESETS.items() if isinstance(config, AnyViewConfig)]
-    if name not in presets:
-        raise ValueError(f"{name!r} is no any-view preset: take one of {', '.join(presets)}")
-    if any(side < PATCH or side % PATCH for side in size):
-        raise ValueError(f"images of {size[0]}x{size[1]} do not divide into patches: take multiples of {PATCH}")
-    chosen, _ = choose(engine, device_of(device))
-    model = random_model(name)
-    rows = [bench_window(model, name, engine, Case(size, n, posed), device=device, frames=frames) for n in views]
-    return [dataclasses.replace(row, engine=chosen) for row in rows]
+    jobs = [(name, size, engine, _accept(name, engine, size, device)) for name, size, engine in itertools.product(names, sizes, engines)]
+    rows = []
+    for number, (name, size, engine, chosen) in enumerate(jobs, 1):
+        if len(jobs) > 1:
+            logger.info("%d of %d: %s, %dx%d, %s", number, len(jobs), name, *size, engine)
+        model = random_model(name)
+        measured = [bench_window(model, name, engine, Case(size, n, posed), device=device, frames=frames) for n in views]
+        rows += [dataclasses.replace(row, engine=chosen) for row in measured]
+    return rows
 
 
 def bench_window(
     model: AnyView, name: str, engine_name: str, case: Case, *, device: str = "auto", precision: str = "auto", frames: int = 50
 ) -> Row:
     """Measures one row. `model` is in float32."""
+    _free_memory()
     started, memory = time.perf_counter(), _used_memory_mb()
     engine = cast(AnyViewEngine, make_engine(engine_name, model, device, case.views, precision))
     engine.prepare(case.size, len(case.wanted))
@@ -207,6 +219,16 @@ def as_json(rows: Sequence[Row]) -> str:
     return json.dumps([dataclasses.asdict(row) for row in rows], indent=1)
 
 
+def _accept(name: str, engine: str, size: Size, device: str) -> Name:
+    """The engine that `engine` stands for."""
+    presets = [preset for preset, config in PRESETS.items() if isinstance(config, AnyViewConfig)]
+    if name not in presets:
+        raise ValueError(f"{name!r} is no any-view preset: take one of {', '.join(presets)}")
+    if any(side < PATCH or side % PATCH for side in size):
+        raise ValueError(f"images of {size[0]}x{size[1]} do not divide into patches: take multiples of {PATCH}")
+    return choose(engine, device_of(device))[0]
+
+
 def _view(view_id: int, size: Size, generator: torch.Generator) -> View:
     H, W = size
     image = torch.randint(0, 256, (3, H, W), generator=generator, dtype=torch.uint8)
@@ -214,6 +236,12 @@ def _view(view_id: int, size: Size, generator: torch.Generator) -> View:
     T_world_cam = torch.eye(4, dtype=torch.float64)
     T_world_cam[0, 3] = 0.2 * view_id
     return View(view_id, "bench", view_id, image, K, T_world_cam)
+
+
+def _free_memory() -> None:
+    """What an earlier row left to PyTorch: an engine that found it there would seem to need less."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _used_memory_mb() -> float:

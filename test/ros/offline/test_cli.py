@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -186,16 +187,50 @@ def test_bench_prints_a_table_and_writes_figures(tmp_path: Path, capsys: pytest.
     assert rows[0]["gflop"] < rows[1]["gflop"] < 2 * rows[0]["gflop"]  # the older view is not encoded again
 
 
+def test_bench_makes_one_table_of_sizes_engines_and_views(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # then auto is eager, which needs no building, and says why
+    figures, sizes = tmp_path / "bench.json", ("--size", 28, 42, "--size", 42, 28)
+    with caplog.at_level("INFO", "da3_core.engines.bench"):
+        code = run("bench", "--cpu", "--engine", "auto", "eager", *sizes, "--views", 1, 2, "--frames", 1, "--json", figures)
+    assert code == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    rows = json.loads(figures.read_text())
+    expected = list(itertools.product(["28x42", "42x28"], ["auto", "eager"], ["1", "2"]))
+    assert head.split()[:4] == ["model", "views", "wanted", "size"]
+    assert [line.split()[:4] for line in lines] == [["da3-nano", views, "1", size] for size, _, views in expected]
+    assert [("{}x{}".format(*row["size"]), str(row["views"])) for row in rows] == [(size, views) for size, _, views in expected]
+    assert ["asked for" in row["description"] for row in rows] == [engine == "eager" for _, engine, _ in expected]
+    assert [m for m in caplog.messages if " of 4: " in m] == [
+        "1 of 4: da3-nano, 28x42, auto",
+        "2 of 4: da3-nano, 28x42, eager",
+        "3 of 4: da3-nano, 42x28, auto",
+        "4 of 4: da3-nano, 42x28, eager",
+    ]
+
+
+def test_bench_takes_a_list_of_models(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["da3-nano", "da3-small"]
+    assert run("bench", "--cpu", "--model", *names, "--engine", "eager", "--size", 28, 42, "--views", 1, "--frames", 1) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == names
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--model", "da3mono-large"), "take one of da3-nano"),
-        (("--size", 30, 42), "multiples of 14"),
-        (("--engine", "tensorrt"), "runs on a GPU"),
+        (("--model", "da3-nano", "da3mono-large"), "take one of da3-nano"),
+        (("--size", 28, 42, "--size", 30, 42), "multiples of 14"),
+        (("--engine", "eager", "tensorrt"), "runs on a GPU"),
+        (("--engine", "eager", "fastest"), "there is no engine 'fastest'"),
     ],
 )
-def test_bench_of_what_cannot_be_is_one_line(arguments: tuple[Any, ...], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("bench", "--cpu", *arguments) == 1
+def test_bench_of_what_cannot_be_is_one_line_before_anything_is_measured(
+    arguments: tuple[Any, ...], complaint: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        assert run("bench", "--cpu", *arguments) == 1
+    assert not caplog.messages  # an engine that is made says so
     error = capsys.readouterr().err
     assert complaint in error and len(error.splitlines()) == 1
 

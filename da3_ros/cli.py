@@ -142,7 +142,7 @@ def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--batch", type=_positive, default=8, metavar="N", help="worlds at once (default: 8)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report")
+    parser.add_argument("--json", type=_new_file, metavar="FILE", help="also write the report")
     given = parser.parse_args(rest)
     from rich.console import Console
     from rich.markdown import Markdown
@@ -199,7 +199,7 @@ def _bench(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     parser.add_argument("--posed", action="store_true", help="with given cameras")
     parser.add_argument("--frames", type=_positive, default=20, metavar="N", help="frames to take the median of (default: 20)")
     parser.add_argument("--cpu", action="store_true", help="on the CPU, even where there is a GPU")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
+    parser.add_argument("--json", type=_new_file, metavar="FILE", help="also write the figures")
     given = parser.parse_args(rest)
     from da3_core import bench_as_json, bench_presets, bench_table
 
@@ -246,6 +246,13 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return number
+
+
+def _new_file(text: str) -> Path:
+    path = Path(text)
+    if path.exists():
+        raise argparse.ArgumentTypeError(f"{path} exists: remove it, or take another name")
+    return path
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -210,6 +210,14 @@ def test_bench_makes_one_table_of_sizes_engines_and_views(
     ]
 
 
+@pytest.mark.parametrize("command", [("bench",), ("eval", "scenes")])
+def test_figures_are_not_written_over_others(command: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = tmp_path / "figures.json"
+    figures.write_text("others")
+    assert run(*command, "--json", figures) == 2
+    assert "exists: remove it" in capsys.readouterr().err and figures.read_text() == "others"
+
+
 def test_bench_takes_a_list_of_models(capsys: pytest.CaptureFixture[str]) -> None:
     names = ["da3-nano", "da3-small"]
     assert run("bench", "--cpu", "--model", *names, "--engine", "eager", "--size", 28, 42, "--views", 1, "--frames", 1) == 0

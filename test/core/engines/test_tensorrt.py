@@ -26,12 +26,15 @@ pytest.importorskip("onnxscript")
 SIZE, VIEWS = (28, 42), 3
 CAPABILITIES = [(8, 6), (8, 9), (12, 0)]
 OF_WINDOWS = ["EncodeViews", "GivenCameras", "LearnedCameras", "DecodeWindow"]
-CASES = {  # the other presets have the same operations in other sizes; da3-giant has another feed-forward part
-    ("da3-nano", "fp32"): OF_WINDOWS,
-    ("da3-giant", "fp16"): OF_WINDOWS,
-    ("da3metric-nano", "fp32"): ["PredictViews"],
-    ("da3metric-nano", "fp16"): ["PredictViews"],
+CASES = {  # preset, precision, views with depth: the other presets have the same operations in other sizes
+    ("da3-nano", "fp32", 1): OF_WINDOWS,
+    ("da3-nano", "fp16", 2): ["EncodeViews", *OF_WINDOWS],  # of a rig: of one view, and of two at once
+    ("da3-giant", "fp32", 1): OF_WINDOWS,  # with another feed-forward part
+    ("da3-giant", "fp16", 1): OF_WINDOWS,
+    ("da3metric-nano", "fp32", 1): ["PredictViews"],  # which is da3mono's: they differ in what is made of the depth
+    ("da3metric-nano", "fp16", 1): ["PredictViews"],
 }
+Case = tuple[str, list[str], list[Path]]  # precision, parts, and the folders that they lie in
 TOLERANCE = {"fp32": 2e-5, "fp16": 1e-2}
 
 
@@ -40,14 +43,11 @@ needs_builder = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module", params=CASES, ids="-".join)
-def case(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shallow_of: Callable[[str], Model]
-) -> tuple[str, str, list[Path]]:
-    """Preset, precision and the folders that its parts lie in."""
-    preset, precision = request.param
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(map(str, case)))
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, shallow_of: Callable[[str], Model]) -> Case:
+    preset, precision, wanted = request.param
     folder = tmp_path_factory.mktemp(f"{preset}-{precision}")
-    return preset, precision, export_graphs(shallow_of(preset), folder, VIEWS, SIZE, precision=precision)
+    return precision, CASES[request.param], export_graphs(shallow_of(preset), folder, VIEWS, SIZE, wanted, precision)
 
 
 def run_by_onnxruntime(path: Path) -> Program:
@@ -60,18 +60,19 @@ def run_by_onnxruntime(path: Path) -> Program:
     return run
 
 
-def test_every_part_gives_in_onnxruntime_what_pytorch_gives_in_float32(case: tuple[str, str, list[Path]]) -> None:
-    preset, precision, folders = case
-    assert [folder.name.split("-")[0] for folder in folders] == CASES[preset, precision]
+def test_every_part_gives_in_onnxruntime_what_pytorch_gives_in_float32(case: Case) -> None:
+    precision, parts, folders = case
+    assert [folder.name.split("-")[0] for folder in folders] == parts
     for folder in folders:
         error, _ = worst_error(run_by_onnxruntime(folder / GRAPH), folder / REFERENCE)
         assert error < TOLERANCE[precision], folder.name
 
 
 @needs_builder
-def test_tensorrt_builds_an_engine_of_every_part_for_every_chip(case: tuple[str, str, list[Path]]) -> None:
+def test_tensorrt_builds_an_engine_of_every_part_for_every_chip(case: Case) -> None:
     trt, log = import_tensorrt()
-    for folder in case[2]:
+    _, _, folders = case
+    for folder in folders:
         assert len(plan_from_onnx(trt, log, folder / GRAPH, CAPABILITIES)) > 1000, folder.name
 
 
@@ -99,3 +100,12 @@ def test_an_engine_is_built_once_for_a_chip_and_refused_where_it_does_not_load(t
     assert written[0] == written[1] == written[2] and [path.suffix for path in sorted(written[0])] == [".json", ".plan"]
     (folder,) = (tmp_path / "engines").iterdir()
     assert folder.name.startswith("Scaled-float32-3x2-") and "-sm89-GeForce-RTX-4090-tensorrt_rtx" in folder.name
+
+
+@needs_builder
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the engine may load")
+def test_whatever_goes_wrong_in_tensorrt_the_next_engine_can_be_asked(tmp_path: Path) -> None:
+    """Here there is no GPU to ask for its name."""
+    part = Scaled()
+    with pytest.raises(ProgramError, match=r"TensorRT failed .*version 10 or later"):
+        TensorRT(ArtifactCache(part, tmp_path), torch.device("cuda")).build(part, [torch.ones(3, 2)])

@@ -136,7 +136,7 @@ def test_an_engine_that_fails_once_in_a_while(patient: Patient) -> None:
 
 def test_a_compiler_that_was_refused_shows_as_long_as_the_engine_is_slower_for_it(patient: Patient) -> None:
     patient.node.inject("refuses")
-    patient.drive_until(lambda: patient.complains("depth", WARN, "slow engine: the fastest compiler is off by 0.3"))
+    patient.drive_until(lambda: patient.complains("depth", WARN, "the fastest compiler is off by 0.3"))
     assert patient.node.log.count("the fastest compiler is off by 0.3") == 1
     patient.node.heal("refuses")
     patient.recovers()

@@ -37,7 +37,7 @@ class DataConfig:
     patches_per_step: int = setting(49152, "14x14 patches in one process's batch, about constant over buckets", range=(1, 1e9))
     buckets: tuple[Bucket, ...] = (Bucket(),)
     worlds: tuple[str, ...] = MIX  # kinds of rendered worlds, each name as often as its share
-    worlds_reused: int = setting(1, "steps that share a rendered batch, each with its own view order", range=(1, 64))
+    worlds_reused: int = setting(1, "steps that share a batch, in other view orders: where rendering holds up, not learning", range=(1, 64))
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ class Engine(Protocol):
 
     @property
     def refusals(self) -> Sequence[str]:
-        """What was to make it faster and does not run, each with the reason."""
+        """What was to run it, or to make it faster, and does not, each with the reason."""
 
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
         """Predicts for one window, all of whose images have one size.

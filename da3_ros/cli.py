@@ -250,7 +250,7 @@ def _positive(text: str) -> int:
 
 def _new_file(text: str) -> Path:
     path = Path(text)
-    if path.exists():
+    if path.is_file():
         raise argparse.ArgumentTypeError(f"{path} exists: remove it, or take another name")
     return path
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TOKENS, VIEWS = 865, 8  # of an image of 336x504; of a window
-NETWORKS = {"da3-base": (768, 8, 4), "da3-large": (1024, 16, 8)}  # width, blocks that see the new view alone, blocks that see all views
+NETWORKS = {"da3-base": (768, 4, 8), "da3-large": (1024, 8, 16)}  # width, blocks for the new view alone, blocks for all views
 
 
 def main() -> None:

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from eight_bits import as_float8, as_int8
+
 from da3_core.engines.bench import random_model
 from da3_core.engines.choice import in_precision
 from da3_core.geometry.rigid import invert_rigid, rotation_angle
@@ -98,25 +100,18 @@ def mono_differences(exact: Mono, rough: Mono, images: Tensor) -> dict[str, Tens
     return {"depth": (rough_depth - depth).abs() / depth, "sky": (rough_sky - sky).abs()}
 
 
-def in_eight_bits(rounded: Callable[[Tensor], Tensor], model: Any) -> Any:
-    """`model` in bfloat16, with weights and inputs of its blocks' products `rounded` row by row."""
+def in_eight_bits(as_eight_bits: Callable[[Tensor], tuple[Tensor, Tensor]], model: Any) -> Any:
+    """`model` in bfloat16, with weights and inputs of its blocks' products rounded row by row."""
+
+    def rounded(x: Tensor) -> Tensor:
+        numbers, scale = as_eight_bits(x)
+        return (numbers.float() * scale).to(x.dtype)
+
     model = in_precision(model, torch.bfloat16)
     for layer in (layer for layer in model.backbone.blocks.modules() if isinstance(layer, nn.Linear)):
         layer.weight.copy_(rounded(layer.weight))
         layer.register_forward_pre_hook(lambda _, inputs: (rounded(inputs[0]),))
     return model
-
-
-def as_float8(x: Tensor) -> Tensor:
-    """To e4m3, whose largest number is 448, and back."""
-    scale = x.abs().amax(-1, keepdim=True).float().clamp(min=1e-12) / 448
-    return ((x / scale).to(torch.float8_e4m3fn).float() * scale).to(x.dtype)
-
-
-def as_int8(x: Tensor) -> Tensor:
-    """To whole numbers up to 127, and back."""
-    scale = x.abs().amax(-1, keepdim=True).float().clamp(min=1e-12) / 127
-    return ((x / scale).round() * scale).to(x.dtype)
 
 
 PRECISIONS: dict[str, Callable[[Any], Any]] = {

@@ -22,14 +22,21 @@ def wake_up(name: str) -> None:
     """
     device = device_of(name)
     if device.type == "cuda":
-        Thread(target=_use, args=(device,), daemon=True).start()
+        Thread(target=_try_to_use, args=(device,), daemon=True).start()
 
 
-def _use(device: torch.device) -> None:
-    with suppress(RuntimeError, AssertionError), torch.no_grad():  # the latter from a PyTorch without CUDA
-        x = torch.ones(1, 64, 64, 64, dtype=torch.bfloat16, device=device)
-        F.linear(x, x[0, 0], x[0, 0, 0])
-        F.conv2d(x.to(memory_format=torch.channels_last), x[0, :, :3, :3].expand(64, 64, 3, 3).contiguous())
-        F.scaled_dot_product_attention(x, x, x)
-        F.layer_norm(x, (64,))
+def _try_to_use(device: torch.device) -> None:
+    with suppress(RuntimeError, AssertionError):  # the latter from a PyTorch without CUDA
+        use(device)
+
+
+@torch.no_grad()
+def use(device: torch.device) -> None:
+    """A little of everything that networks are made of."""
+    x = torch.ones(1, 64, 64, 64, dtype=torch.bfloat16, device=device)
+    F.linear(x, x[0, 0], x[0, 0, 0])
+    F.conv2d(x.to(memory_format=torch.channels_last), x[0, :, :3, :3].expand(64, 64, 3, 3).contiguous())
+    F.scaled_dot_product_attention(x, x, x)
+    F.layer_norm(x, (64,))
+    if device.type == "cuda":
         torch.cuda.synchronize(device)

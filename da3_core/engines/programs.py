@@ -33,7 +33,7 @@ class Programs:
         self._sequences = Sequences(recorder, plain.build)
         self._programs: dict[Key, Program] = {}
         self._runs: dict[str, str] = {}
-        self._refusals: list[str] = []
+        self._refusals: list[tuple[nn.Module, str]] = []
         self._later = later
         self._left: list[tuple[nn.Module, tuple[Tensor, ...]]] = []  # to be loaded
         self._loading: Future[dict[Key, Program]] | None = None
@@ -46,8 +46,8 @@ class Programs:
 
     @property
     def refusals(self) -> list[str]:
-        """What went wrong, for the log and the diagnostics."""
-        return [*self._refusals, *self._sequences.refusals]
+        """What went wrong with the parts that there are, for the log and the diagnostics."""
+        return [*(text for _, text in self._refusals), *self._sequences.refusals]
 
     @property
     def is_loading(self) -> bool:
@@ -74,6 +74,7 @@ class Programs:
         """These parts will not run again."""
         self._programs = {key: program for key, program in self._programs.items() if key[0] not in parts}
         self._left = [left for left in self._left if left[0] not in parts]
+        self._refusals = [refusal for refusal in self._refusals if refusal[0] not in parts]
 
     def __call__(self, part: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
         inputs = tuple(x.contiguous() for x in inputs)
@@ -115,8 +116,9 @@ class Programs:
         try:
             program = backend.build(part, inputs)
         except ProgramError as error:
-            self._refusals = [*self._refusals, f"{backend.name} cannot run {name}: {error}"]
-            logger.warning("%s", self._refusals[-1])
+            refusal = f"{backend.name} cannot run {name}: {error}"
+            self._refusals = [*self._refusals, (part, refusal)]
+            logger.warning("%s", refusal)
             return None
         self._runs = {**self._runs, name: backend.name}  # another thread may be reading the old one
         return program

@@ -52,6 +52,7 @@ class Sequences:
     def forget(self) -> None:
         """Sequences will do something else from now on."""
         self._programs.clear()
+        self.refusals = []
 
     def _recorded(self, recorder: Recorder, sequence: Program, inputs: Sequence[Tensor]) -> Program:
         try:

@@ -58,10 +58,10 @@ class TensorRT:
         """See `Backend`."""
         try:
             return self._build(part, inputs)
-        except ProgramError:
+        except (ProgramError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever another version of TensorRT throws
-            raise ProgramError(f"TensorRT failed ({type(error).__name__}: {error}); version 10 or later is needed") from error
+            raise ProgramError(f"TensorRT failed ({type(error).__name__}: {error}); it has to be version 10 or later") from error
 
     def _build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
         trt, log = import_tensorrt()

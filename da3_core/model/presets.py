@@ -26,6 +26,7 @@ class BackboneConfig:
     position_grid: int = 37  # side of the stored grid of absolute positions
     rope_base: float = 100.0
     # Of random weights, hence not part of what a network is. DINOv2 pretrains from 1e-5, which is too shy for a short training.
+    # Kept files are named after a configuration's repr.
     layer_scale_init: float = field(default=1.0, compare=False, repr=False)
 
     @property

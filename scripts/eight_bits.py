@@ -7,24 +7,36 @@ costs in precision: scripts/precision.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from bench_gpu import event_ms
 from torch import Tensor
 
+from da3_core.model import PRESETS
+
 TOKENS, VIEWS = 865, 8  # of an image of 336x504; of a window
-NETWORKS = {"da3-base": (768, 4, 8), "da3-large": (1024, 8, 16)}  # width, blocks for the new view alone, blocks for all views
+NETWORKS = ("da3-base", "da3-large")
 
 
 def main() -> None:
     torch._dynamo.config.recompile_limit = 500
-    for name, (width, alone, together) in NETWORKS.items():
+    for name in NETWORKS:
         totals = dict.fromkeys(("bfloat16", "int8", "float8"), 0.0)
-        for wide in ((width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)):
-            for tokens, blocks in ((TOKENS, alone), (TOKENS * VIEWS, together)):
-                for kind, product in products(tokens, *wide).items():
-                    totals[kind] += blocks * milliseconds(product)
+        for tokens, width_in, width_out, count in products_of_a_frame(name):
+            for kind, product in products(tokens, width_in, width_out).items():
+                totals[kind] += count * milliseconds(product)
         print(name, {kind: round(total, 2) for kind, total in totals.items()}, flush=True)
+
+
+def products_of_a_frame(name: str) -> list[tuple[int, int, int, int]]:
+    """Tokens, widths and how often: the first blocks see the new view alone, the others the whole window."""
+    config: Any = PRESETS[name]
+    width, alone = config.backbone.embed_dim, config.backbone.alt_start
+    wide = ((width, 3 * width), (width, width), (width, 4 * width), (4 * width, width))
+    blocks = ((TOKENS, alone), (TOKENS * VIEWS, config.backbone.depth - alone))
+    return [(tokens, width_in, width_out, count) for width_in, width_out in wide for tokens, count in blocks]
 
 
 def products(tokens: int, width_in: int, width_out: int) -> dict[str, Callable[[], Tensor]]:
@@ -66,21 +78,14 @@ def in_float8(x: Tensor, w: Tensor, w_scale: Tensor, b: Tensor) -> Tensor:
     return torch._scaled_mm(rounded, w, scale, w_scale, bias=b, out_dtype=torch.bfloat16)
 
 
-def milliseconds(run: Callable[[], Tensor], repeats: int = 30) -> float:
+def milliseconds(run: Callable[[], Tensor]) -> float:
     for _ in range(5):
         run()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         run()
-    graph.replay()
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    start.record()
-    for _ in range(repeats):
-        graph.replay()
-    end.record()
-    torch.cuda.synchronize()
-    return start.elapsed_time(end) / repeats
+    return event_ms(graph.replay, repeats=30)
 
 
 if __name__ == "__main__":

@@ -111,13 +111,14 @@ def bench_presets(
     Before anything is measured, raises ValueError where a name is no any-view preset, a side no multiple of 14, or there is no such engine.
     """
     jobs = [(name, size, engine, _accept(name, engine, size, device)) for name, size, engine in itertools.product(names, sizes, engines)]
-    rows = []
-    for number, (name, size, engine, chosen) in enumerate(jobs, 1):
-        if len(jobs) > 1:
-            logger.info("%d of %d: %s, %dx%d, %s", number, len(jobs), name, *size, engine)
+    rows, numbers = [], itertools.count(1)
+    for name, of_preset in itertools.groupby(jobs, lambda job: job[0]):
         model = random_model(name)
-        measured = [bench_window(model, name, engine, Case(size, n, posed), device=device, frames=frames) for n in views]
-        rows += [dataclasses.replace(row, engine=chosen) for row in measured]
+        for _, size, engine, chosen in of_preset:
+            if len(jobs) > 1:
+                logger.info("%d of %d: %s, %dx%d, %s", next(numbers), len(jobs), name, *size, engine)
+            measured = [bench_window(model, name, engine, Case(size, n, posed), device=device, frames=frames) for n in views]
+            rows += [dataclasses.replace(row, engine=chosen) for row in measured]
     return rows
 
 

@@ -74,7 +74,12 @@ def normalise_cameras(T_cam_world: Tensor) -> Tensor:
     The first view's frame becomes the world's, and the (lower) median distance of the cameras from it becomes one; cameras closer than
     0.1 together are only scaled by 10.
     """
+    T_cam_first, unit = relative_cameras(T_cam_world)
+    return rigid_from_rt(T_cam_first[..., :3, :3], T_cam_first[..., :3, 3] / unit[..., None, None])
+
+
+def relative_cameras(T_cam_world: Tensor) -> tuple[Tensor, Tensor]:
+    """Given cameras (..., N, 4, 4) in the first view's frame, and the distance (...,) that `normalise_cameras` makes one."""
     T_cam_first = matrix_product(T_cam_world, invert_rigid(T_cam_world[..., :1, :, :]))
-    R, t = T_cam_first[..., :3, :3], T_cam_first[..., :3, 3]
-    distance = torch.linalg.vector_norm(t, dim=-1).median(-1, keepdim=True).values  # (..., 1)
-    return rigid_from_rt(R, t / distance.clamp(min=MIN_CAMERA_DISTANCE).unsqueeze(-1))
+    distance = torch.linalg.vector_norm(T_cam_first[..., :3, 3], dim=-1).median(-1).values
+    return T_cam_first, distance.clamp(min=MIN_CAMERA_DISTANCE)

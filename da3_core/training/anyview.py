@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from da3_core.geometry.pinhole import fov_from_K
@@ -19,6 +18,7 @@ from da3_core.scenes.sample import Samples
 from da3_core.training import losses
 from da3_core.training.config import LossConfig
 from da3_core.training.data import Draw
+from da3_core.training.given_cameras import GivenCameras
 from da3_core.training.matching import features_needed, find_matches, matching_loss
 from da3_core.training.objective import Labels, Objective, Values, autocast, depth_picture, given, ground_truth
 from da3_core.training.scores import Scores, depth_scores, median_aligned, rotation_scores
@@ -49,20 +49,33 @@ class AnyViewTraining(Objective):
         super().__init__()
         self.network, self.config, self.labels = network, config, labels
         self.autocast = partial(autocast, bf16)
+        self.given_cameras = GivenCameras(network.backbone) if config.given_cameras > 0 else None
 
     def forward(self, samples: Samples, draw: Draw) -> Values:
         """The losses of a batch; "loss" is their weighted sum."""
         samples = self.labels(samples, draw)
         posed = self._is_posed(draw)
-        backbone, teaches = self.network.backbone, self.config.matching > 0
-        prediction = self.predict(samples, posed, features_needed(backbone) if teaches else ())
+        prediction = self.predict(samples, posed, self._features_needed())
         values = measure(prediction, samples, self.config)
-        if not teaches:
-            return values
-        with self.autocast(samples.images.device):
-            matches = find_matches(samples, backbone.config.patch_size, draw.scene_chances[:, 0].to(samples.depth_m.device))
-            matching = matching_loss(backbone, prediction.features, matches).mean()
-        return values | {"matching": matching, "loss": values["loss"] + self.config.matching * matching}
+        aids = self._aids(prediction, samples, draw.scene_chances[:, 0], posed)
+        weights = {"matching": self.config.matching, "given_cameras": self.config.given_cameras}
+        return values | aids | {"loss": values["loss"] + sum(weights[name] * value for name, value in aids.items())}
+
+    def _features_needed(self) -> list[int]:
+        backbone = self.network.backbone
+        needed = set(features_needed(backbone)) if self.config.matching > 0 else set()
+        return sorted(needed | set(self.given_cameras.features_needed if self.given_cameras else ()))
+
+    def _aids(self, prediction: Prediction, samples: Samples, chances: Tensor, posed: bool) -> Values:
+        """What helps training from random weights and is no part of the paper: none with the default settings."""
+        backbone, device, aids = self.network.backbone, samples.depth_m.device, {}
+        if self.config.matching > 0:
+            with self.autocast(device):
+                matches = find_matches(samples, backbone.config.patch_size, chances.to(device))
+                aids["matching"] = matching_loss(backbone, prediction.features, matches).mean()
+        if self.given_cameras:
+            aids["given_cameras"] = self.given_cameras(prediction.features, samples).mean() if posed else torch.zeros((), device=device)
+        return aids
 
     def predict(self, samples: Samples, posed: bool, features: Collection[int] = ()) -> Prediction:
         """The network on the samples' images, with their cameras when `posed`."""
@@ -123,7 +136,7 @@ def truth_from_samples(samples: Samples, rays_size: tuple[int, int]) -> AnyViewT
     R, t = T_ref_cam[..., :3, :3], T_ref_cam[..., :3, 3] / scale[:, None, None]
     T_ref_cam = rigid_from_rt(R, t)
     rays = rays_from_cameras(T_ref_cam, samples.K, (H, W), rays_size)
-    points_depth = sample_depth(depth, rays_size)
+    points_depth = losses.sample_depth(depth, rays_size)
     camera = torch.cat([t, quaternion_from_rotation(R), fov_from_K(samples.K, H, W)], -1)
     return AnyViewTruth(
         depth=depth,
@@ -131,14 +144,9 @@ def truth_from_samples(samples: Samples, rays_size: tuple[int, int]) -> AnyViewT
         rays=rays,
         points=points_from_rays(rays, points_depth),
         points_depth=points_depth,
-        points_valid=sample_depth(valid.to(depth.dtype), rays_size) > 0.5,
+        points_valid=losses.sample_depth(valid.to(depth.dtype), rays_size) > 0.5,
         camera=camera,
     )
-
-
-def sample_depth(depth: Tensor, size: tuple[int, int]) -> Tensor:
-    """Depth (B, N, H, W) at the pixels nearest to a coarser map's: no mixing across edges."""
-    return F.interpolate(depth, size, mode="nearest-exact")
 
 
 def measure(prediction: Prediction, samples: Samples, config: LossConfig) -> Values:
@@ -151,7 +159,7 @@ def measure(prediction: Prediction, samples: Samples, config: LossConfig) -> Val
 def anyview_losses(prediction: Prediction, truth: AnyViewTruth, config: LossConfig) -> Values:
     """Every term of the objective per scene (B,), and their weighted sum as "loss"."""
     rays, depth, true_depth = given(prediction.rays).float(), given(prediction.depth).float(), truth.depth
-    points = points_from_rays(rays, sample_depth(depth, (rays.shape[-3], rays.shape[-2])))
+    points = points_from_rays(rays, losses.sample_depth(depth, (rays.shape[-3], rays.shape[-2])))
     relative = config.distance == "relative"
     if relative:
         depth, true_depth = depth.log(), true_depth.log()

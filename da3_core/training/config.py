@@ -55,6 +55,7 @@ class LossConfig:
         choices=("linear", "relative"),
     )
     matching: float = setting(0.0, "weight of the matching loss, for training from random weights", range=(0.0, 1000.0))
+    given_cameras: float = setting(0.0, "weight of telling tokens what given cameras mean, likewise", range=(0.0, 1000.0))
     pose_conditioning: float = setting(0.2, "share of steps with given cameras", range=(0.0, 1.0))
     teacher_gradient: float = setting(0.5, "weight of the gradient loss (teacher, mono, metric; eq. 7)", range=(0.0, 1000.0))
     metric_ground_truth: float = setting(0.2, "share of batches with raw ground truth instead of the teacher's labels", range=(0.0, 1.0))
@@ -148,8 +149,10 @@ class TrainConfig:
         unknown = set(self.data.worlds) - set(KINDS)
         if unknown or not self.data.worlds:
             raise ValueError(f"data.worlds {list(self.data.worlds)} must list kinds of worlds: {', '.join(KINDS)}")
-        if self.optimizer.name == "muon" and self.runtime.parallel == "fsdp":
+        if self.runtime.parallel == "fsdp" and self.optimizer.name == "muon":
             raise ValueError("optimizer.name = muon needs whole matrices: use runtime.parallel = ddp, or adamw with fsdp")
+        if self.runtime.parallel == "fsdp" and self.loss.matching > 0:
+            raise ValueError("loss.matching reads matrices inside blocks: use runtime.parallel = ddp, or loss.matching = 0 with fsdp")
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -7,6 +7,7 @@ the mean over its scenes, so it does not depend on how a batch is spread over pr
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -66,3 +67,8 @@ def scene_scale(points: Tensor, mask: Tensor) -> Tensor:
     """
     mean = masked_mean(points.norm(dim=-1), mask)
     return torch.where(mean > 0, mean, 1.0)
+
+
+def sample_depth(depth: Tensor, size: tuple[int, int]) -> Tensor:
+    """Depth (B, N, H, W) at the pixels nearest to a coarser map's: no mixing across edges."""
+    return F.interpolate(depth, size, mode="nearest-exact")

@@ -58,6 +58,7 @@ def test_overrides_come_last(tmp_path: Path) -> None:
         ("data: {buckets: [{height: 28, width: 28, views: [0, 2]}]}", r"must be a list of positive counts"),
         ("data: {buckets: [{height: 28, width: 28, views: [two]}]}", r"data.buckets\[0\].views\[0\] takes a int, not 'two'"),
         ("optimizer: {name: muon}\nruntime: {parallel: fsdp}", r"muon needs whole matrices"),
+        ("loss: {matching: 0.5}\nruntime: {parallel: fsdp}", r"matching reads matrices inside blocks"),
         ("- 3", r"must hold settings"),
     ],
 )

@@ -27,7 +27,7 @@ ALONE = Processes(0, 1, torch.device("cpu"))
 
 def anyview() -> AnyViewTraining:
     torch.manual_seed(0)
-    return AnyViewTraining(build_model(ANY_VIEW).train(), LossConfig(matching=1.0), bf16=False, labels=ground_truth)  # type: ignore[arg-type]
+    return AnyViewTraining(build_model(ANY_VIEW).train(), LossConfig(matching=1.0, given_cameras=1.0), bf16=False, labels=ground_truth)  # type: ignore[arg-type]
 
 
 def test_a_flat_tensor_holds_all_gradients_and_the_unused_have_none() -> None:

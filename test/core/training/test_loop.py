@@ -45,7 +45,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "patches_per_step": 32,
             "buckets": [{"height": 28, "width": 28, "views": [2, 4]}],
         },
-        "loss": {"pose_conditioning": 0.5},
+        "loss": {"pose_conditioning": 0.5, "given_cameras": 0.5},
         "optimizer": {"name": "muon", "lr": 1e-3},
         "schedule": {"steps": 6, "warmup_steps": 2},
         "report": {"log_every": 2, "validate_every": 4, "checkpoint_every": 2, "validation_batches": 1},

@@ -24,7 +24,8 @@ from .engines.bench import table as bench_table
 from .engines.choice import choose as choose_engine
 from .engines.choice import export_graphs
 from .evaluation.depth import depth_metrics
-from .evaluation.run import evaluate_scenes
+from .evaluation.material import RecordedWindows, ValidationWorlds
+from .evaluation.run import evaluate
 from .evaluation.trajectory import TrajectoryErrors, trajectory_errors
 from .geometry.pinhole import K_from_ros, ros_from_K, unproject
 from .geometry.rigid import interpolate_rigid, invert_rigid, quaternion_from_rotation, rotation_angle, rotation_from_quaternion
@@ -82,6 +83,7 @@ __all__ = [
     "PoseConfig",
     "Prediction",
     "PreprocessConfig",
+    "RecordedWindows",
     "RigConfig",
     "RobotFrame",
     "RobotOdometry",
@@ -97,6 +99,7 @@ __all__ = [
     "TumRgbdWriter",
     "Uint8Array",
     "UnusableFrame",
+    "ValidationWorlds",
     "View",
     "WindowConfig",
     "bench_as_json",
@@ -105,7 +108,7 @@ __all__ = [
     "build_model",
     "choose_engine",
     "depth_metrics",
-    "evaluate_scenes",
+    "evaluate",
     "export_graphs",
     "interpolate_rigid",
     "invert_rigid",

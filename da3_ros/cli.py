@@ -128,9 +128,12 @@ def _train(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
 
 
 def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
-    parser.add_argument("what", choices=("scenes",), help="scenes: rendered worlds that no training has seen")
+    parser.add_argument(
+        "what", choices=("scenes", "recordings"), help="scenes: rendered worlds that no training has seen; recordings: those in FOLDER"
+    )
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="a recording in the TUM RGB-D layout")
     parser.add_argument("--model", default="da3-nano", help="preset, Hub name or folder of a checkpoint (default: da3-nano)")
-    parser.add_argument("--scenes", type=_positive, default=128, metavar="N", help="number of worlds (default: 128)")
+    parser.add_argument("--scenes", type=_positive, default=128, metavar="N", help="number of worlds or windows (default: 128)")
     parser.add_argument("--views", type=_positive, nargs="+", default=(1, 2, 4, 8), metavar="N", help="window sizes (default: 1 2 4 8)")
     parser.add_argument(
         "--size",
@@ -141,17 +144,20 @@ def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
         help="of the images; repeat it (default: 168 224 and 252 336)",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    parser.add_argument("--batch", type=_positive, default=8, metavar="N", help="worlds at once (default: 8)")
+    parser.add_argument("--batch", type=_positive, default=8, metavar="N", help="scenes at once (default: 8)")
     parser.add_argument("--json", type=_new_file, metavar="FILE", help="also write the report")
     given = parser.parse_args(rest)
+    if (given.what == "recordings") != bool(given.folders):
+        parser.error("recordings wants a FOLDER or several, scenes none")
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from da3_core import evaluate_scenes, load_model
+    from da3_core import RecordedWindows, ValidationWorlds, evaluate, load_model
 
+    material = RecordedWindows(given.folders, given.scenes) if given.folders else ValidationWorlds(given.scenes)
     sizes = [(height, width) for height, width in given.size or ((168, 224), (252, 336))]
     model = load_model(given.model)
-    report = evaluate_scenes(model, given.model, given.scenes, given.views, sizes, given.batch, given.device, progress=True)
+    report = evaluate(model, material, given.model, given.views, sizes, given.batch, given.device, progress=True)
     Console().print(Markdown(report.to_markdown()))
     if given.json is not None:
         given.json.write_text(report.to_json())
@@ -275,7 +281,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser, Sequence[str]], int
     "bag": (_bag, "depth, clouds and poses for a recorded bag"),
     "images": (_images, "depth and a cloud for pictures or a video"),
     "train": (_train, "run a training of the paper"),
-    "eval": (_eval, "measure a model on rendered worlds"),
+    "eval": (_eval, "measure a model on rendered worlds or on recordings"),
     "engine": (_engine, "build what runs a network, before the first drive"),
     "bench": (_bench, "what a new frame costs here: a table of models, sizes, engines and window sizes"),
     "info": (_info, "models, devices, engines and versions"),

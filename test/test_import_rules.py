@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "engines": {"types", "config", "geometry", "model"},
     "streaming": {"types", "config", "geometry", "preprocess"},
     "scenes": {"types", "geometry"},
-    "datasets": {"types", "geometry"},
+    "datasets": {"types", "geometry", "scenes"},
     "training": {"types", "config", "geometry", "preprocess", "model", "scenes", "datasets"},
     "evaluation": {"types", "config", "geometry", "preprocess", "model", "engines", "streaming", "scenes", "datasets"},
 }

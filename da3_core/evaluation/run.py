@@ -1,8 +1,8 @@
-"""The table behind every figure of ours: a model on rendered worlds that no training has seen."""
+"""The table behind every figure of ours: a model on worlds or recordings that no training has seen."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import NoReturn
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from da3_core.evaluation.material import Material, ValidationWorlds
 from da3_core.evaluation.report import Report, Row, RowMode, row_from_scores
 from da3_core.evaluation.scores import SceneAlignment, SceneScore, score_scenes
 from da3_core.geometry.rigid import invert_rigid
@@ -17,15 +18,14 @@ from da3_core.model import Model, Mono, metres_from_canonical, normalise_cameras
 from da3_core.model.images import normalise_images
 from da3_core.model.nested import Nested
 from da3_core.model.reference_view import Strategy
-from da3_core.scenes import Samples, make_samples, seeds
+from da3_core.scenes import Samples
 from da3_core.scenes.kinds import KINDS
 from da3_core.scenes.sample import split_views
 from da3_core.types import Prediction
 
 VIEWS = (1, 2, 4, 8)
 SIZES = ((168, 224), (252, 336))
-SIZED = frozenset(i for i, name in enumerate(KINDS) if name != "object")  # kinds of worlds in which images show how large things are
-FOCALS = ((0.5, 1.5), (0.5, 0.75), (0.75, 1.0), (1.0, 1.25), (1.25, 1.5))  # of the image's width; metric depth must hold over all
+SIZELESS = frozenset(i for i, name in enumerate(KINDS) if name == "object")  # kinds of worlds whose images do not show how large things are
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,11 @@ class _Question:
     mode: RowMode
     posed: bool
     alignment: SceneAlignment
-    focals: tuple[tuple[float, float] | None, ...] = (None,)
 
 
 _POSED = (_Question("posed", True, "baselines"), _Question("posed", True, "median"))
 _UNPOSED = _Question("unposed", False, "median")
-_METRIC = _Question("metric", False, "none", FOCALS)
+_METRIC = _Question("metric", False, "none")
 _MONO = _Question("mono", False, "scale_shift")
 
 
@@ -53,10 +52,10 @@ class _Asking:
     cameras_from_rays: bool
 
 
-def evaluate_scenes(
+def evaluate(
     model: Model,
+    material: Material | None = None,
     name: str = "",
-    scenes: int = 128,
     views: Sequence[int] = VIEWS,
     sizes: Sequence[tuple[int, int]] = SIZES,
     batch: int = 8,
@@ -66,45 +65,49 @@ def evaluate_scenes(
     cameras_from_rays: bool = False,
     progress: bool = False,
 ) -> Report:
-    """Scores `model` on the first `scenes` worlds of the validation split; the same call gives the same report.
+    """Scores `model` on `material`, 128 validation worlds by default; the same call gives the same report.
 
     An any-view or nested model is asked with and without the true cameras, for every number of views. Depth of posed windows is
     compared after the scale that the given cameras imply, and once more after one median per scene to tell shape from scale; depth
-    of unposed ones after one median per scene. A metric model, or a nested one, is compared in metres, by focal length, in worlds whose
-    things have their usual sizes (a heap of solids in the void has none); a relative mono model after scale and shift. Networks that
-    see single views are shown single views. Every row sees the same images, as windows of so many views. Images are rounded to 8 bits.
-    Pose accuracy is of every scene, then averaged; see pose.py.
+    of unposed ones after one median per scene. A metric model, or a nested one, is compared in metres, by focal length, but not in worlds
+    whose things have no usual size (a heap of solids in the void); a relative mono model after scale and shift. Networks that see single
+    views are shown single views. Every row sees the same images, as windows of so many views. Images are rounded to 8 bits. Pose accuracy
+    is of every scene, then averaged; see pose.py.
 
     name: stands in the report. sizes: (height, width), multiples of 14. batch: scenes at once. bf16: autocast, as in training.
     cameras_from_rays: instead of the camera decoder's. progress: show a bar.
-    Raises ValueError when there are not as many validation worlds.
+    Raises ValueError when the material has not as many scenes or views.
     """
     asking = _Asking(bf16, reference_view, cameras_from_rays)
+    material = ValidationWorlds() if material is None else material
     model = model.eval().to(device)
-    batches = seeds("validation", 0, scenes).to(device).split(batch)
     if isinstance(model, Mono):
         views = (1,)
-    with tqdm(total=len(sizes) * scenes, unit="world", disable=not progress) as bar:
-        rows = [row for size in sizes for row in _rows(model, asking, batches, views, size, bar)]
-    return Report(name, {"scenes": scenes, **asdict(asking)}, rows)
+    rows: list[Row] = []
+    with tqdm(total=len(sizes) * len(material), unit="scene", disable=not progress) as bar:
+        for size in sizes:
+            scores = _scores(model, asking, material.batches(max(views), size, batch, device), views, bar)
+            for (n, q), found in scores.items():
+                focals = material.focals if q.mode == "metric" else (None,)
+                rows += [row_from_scores(q.mode, q.alignment, n, size, found, focal) for focal in focals]
+    return Report(name, {"scenes": len(material), **asdict(asking)}, rows)
 
 
 @torch.inference_mode()
-def _rows(
-    model: Model, asking: _Asking, batches: Sequence[Tensor], views: Sequence[int], size: tuple[int, int], bar: tqdm[NoReturn]
-) -> list[Row]:
+def _scores(
+    model: Model, asking: _Asking, batches: Iterable[Samples], views: Sequence[int], bar: tqdm[NoReturn]
+) -> dict[tuple[int, _Question], list[SceneScore]]:
     questions = _questions(model)
     scores: dict[tuple[int, _Question], list[SceneScore]] = {(n, q): [] for n in views for q in questions}
     for batch in batches:
-        rendered = make_samples(batch, max(views), size, batch.device)
         for n in views:
-            samples = split_views(rendered, n)
+            samples = split_views(batch, n)
             predictions = {posed: _predict(model, asking, samples, posed) for posed in {q.posed for q in questions}}
             for q in questions:
                 found = score_scenes(predictions[q.posed], samples, q.alignment)
-                scores[n, q] += [score for score in found if q.mode != "metric" or score.kind in SIZED]
-        bar.update(len(batch))
-    return [row_from_scores(q.mode, q.alignment, n, size, found, focal) for (n, q), found in scores.items() for focal in q.focals]
+                scores[n, q] += [score for score in found if q.mode != "metric" or score.kind not in SIZELESS]
+        bar.update(len(batch.images))
+    return scores
 
 
 def _questions(model: Model) -> tuple[_Question, ...]:

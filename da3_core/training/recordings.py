@@ -1,51 +1,17 @@
-"""Samples from recordings: the same type that rendered worlds give, so that every objective trains on either."""
+"""Training on recordings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 
-from da3_core.datasets import RecordedFrame, TumRgbdRecording, fit_frame
+from da3_core.datasets import RecordedFrame, TumRgbdRecording, fit_frame, pick_frames, samples_from_frames
 from da3_core.scenes.sample import Samples, reorder_views, split_views
 from da3_core.scenes.splits import VALIDATION
 from da3_core.training.config import DataConfig
 from da3_core.training.data import Draw
-
-LARGEST_STRIDE = 30  # frames between views: a second of most cameras
-
-
-def pick_frames(rng: np.random.Generator, length: int, views: int) -> list[int]:
-    """Indices of `views` frames of a recording of `length`, evenly spaced in time; raises ValueError when it is too short."""
-    if length < views:
-        raise ValueError(f"a recording of {length} frames cannot give {views} views: use longer ones or fewer views in data.buckets")
-    widest = min(LARGEST_STRIDE, (length - 1) // max(views - 1, 1))
-    stride = int(np.exp(rng.uniform(0, np.log(widest + 1)))) if widest > 1 else 1
-    start = int(rng.integers(length - stride * (views - 1)))
-    return [start + stride * i for i in range(views)]
-
-
-def samples_from_frames(scenes: Sequence[Sequence[RecordedFrame]], device: torch.device) -> Samples:
-    """Samples (B, N, ...) of equally many frames per scene. Recordings know no sky, objects or normals: these are empty."""
-
-    def stacked(arrays: Sequence[Sequence[np.ndarray[tuple[int, ...], np.dtype[np.generic]]]]) -> torch.Tensor:
-        return torch.from_numpy(np.stack([np.stack(row) for row in arrays])).to(device)
-
-    images = stacked([[f.image for f in frames] for frames in scenes]).movedim(-1, -3).float() / 255
-    depth_m = stacked([[f.depth_m for f in frames] for frames in scenes])
-    nothing = torch.zeros_like(depth_m, dtype=torch.bool)
-    return Samples(
-        images=images,
-        depth_m=depth_m,
-        valid=depth_m > 0,
-        sky=nothing,
-        object=nothing,
-        normal_world=torch.zeros_like(images),
-        T_world_cam=stacked([[f.T_world_cam for f in frames] for frames in scenes]).float(),
-        K=stacked([[f.K for f in frames] for frames in scenes]).float(),
-        kind=torch.full((len(scenes),), -1, device=device),
-    )
 
 
 class RecordedScenes:

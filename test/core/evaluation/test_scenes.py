@@ -7,8 +7,9 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from da3_core.evaluation.material import ValidationWorlds
 from da3_core.evaluation.report import Report, row_from_scores
-from da3_core.evaluation.run import evaluate_scenes
+from da3_core.evaluation.run import evaluate
 from da3_core.evaluation.scores import PoseScore, SceneScore, score_scenes
 from da3_core.geometry.rigid import invert_rigid
 from da3_core.geometry.sim3 import transform_cameras
@@ -139,7 +140,7 @@ LINES = {
 
 @pytest.mark.parametrize(("config", "lines"), LINES.values(), ids=LINES.keys())
 def test_every_kind_of_network_gets_its_lines(config, lines):
-    report = evaluate_scenes(tiny(config), "tiny", scenes=2, views=(1, 2), sizes=((28, 42),), batch=1)
+    report = evaluate(tiny(config), ValidationWorlds(2), "tiny", views=(1, 2), sizes=((28, 42),), batch=1)
     assert [(row.mode, row.alignment, row.views) for row in report.rows] == lines
     images = 2 * max(views for _, _, views in lines)
     assert all((row.scenes, row.failed) == (images // row.views, 0) for row in report.rows if row.mode != "metric")
@@ -154,7 +155,7 @@ def as_the_network_sees(images: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def test_the_network_is_conditioned_on_the_true_cameras_and_asked_for_the_right_ones(cameras):
     truth, network = make_samples(seeds("validation", 0, 2), 2, (28, 42)), tiny(ANY_VIEW)
-    report = evaluate_scenes(network, scenes=2, views=(2,), sizes=((28, 42),), cameras_from_rays=cameras == "cameras_from_rays")
+    report = evaluate(network, ValidationWorlds(2), views=(2,), sizes=((28, 42),), cameras_from_rays=cameras == "cameras_from_rays")
     T_cam_world = truth.T_world_cam.inverse()
     T_cam_first = T_cam_world @ T_cam_world[:, :1].inverse()
     T_cam_first[..., :3, 3] *= 10  # the lower median of two distances is the first camera's own zero, held up to 0.1
@@ -172,18 +173,19 @@ def test_metric_depth_is_scaled_by_the_focal_length_and_judged_where_things_have
     errors = [((d - t).abs() / t)[v].mean() for d, t, v in zip(depth, truth.depth_m, truth.valid, strict=True)]
     sized = [error for error, kind in zip(errors, truth.kind, strict=True) if KINDS[kind] != "object"]
     assert 0 < len(sized) < 6
-    row = evaluate_scenes(network, scenes=6, sizes=((28, 42),)).rows[0]
+    row = evaluate(network, ValidationWorlds(6), sizes=((28, 42),)).rows[0]
     assert row.scenes == len(sized) and row.abs_rel == pytest.approx(torch.stack(sized).mean().item(), rel=1e-5)
 
 
 def test_nested_answers_as_both(samples):
-    report = evaluate_scenes(tiny(NestedConfig(ANY_VIEW, METRIC)), scenes=1, views=(2,), sizes=((28, 42),))
+    report = evaluate(tiny(NestedConfig(ANY_VIEW, METRIC)), ValidationWorlds(1), views=(2,), sizes=((28, 42),))
     assert [row.mode for row in report.rows] == ["posed", "posed", "unposed"] + ["metric"] * 5
 
 
 def test_the_same_call_gives_the_same_report_whatever_the_batch():
     first, second, other_batch = (
-        evaluate_scenes(tiny(ANY_VIEW), scenes=2, views=(2,), sizes=((28, 42),), batch=batch, cameras_from_rays=True) for batch in (2, 2, 1)
+        evaluate(tiny(ANY_VIEW), ValidationWorlds(2), views=(2,), sizes=((28, 42),), batch=batch, cameras_from_rays=True)
+        for batch in (2, 2, 1)
     )
     assert first.to_json() == second.to_json()
     assert [row.abs_rel for row in other_batch.rows] == pytest.approx([row.abs_rel for row in first.rows], rel=1e-3)
@@ -191,18 +193,20 @@ def test_the_same_call_gives_the_same_report_whatever_the_batch():
 
 
 def test_bf16_moves_the_figures_little():
-    exact, rounded = (evaluate_scenes(tiny(ANY_VIEW), scenes=1, views=(1,), sizes=((28, 42),), bf16=bf16) for bf16 in (False, True))
+    exact, rounded = (evaluate(tiny(ANY_VIEW), ValidationWorlds(1), views=(1,), sizes=((28, 42),), bf16=bf16) for bf16 in (False, True))
     assert rounded.rows[0].abs_rel == pytest.approx(exact.rows[0].abs_rel, rel=0.05)
     assert rounded.rows[0].abs_rel != exact.rows[0].abs_rel
 
 
 def test_more_worlds_than_the_split_has_are_refused():
     with pytest.raises(ValueError, match="ask for fewer"):
-        evaluate_scenes(tiny(ANY_VIEW), scenes=1 << 21)
+        evaluate(tiny(ANY_VIEW), ValidationWorlds(1 << 21))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_gives_the_same_figures():
-    on_cpu, on_gpu = (evaluate_scenes(tiny(ANY_VIEW), scenes=2, views=(2,), sizes=((28, 42),), device=device) for device in ("cpu", "cuda"))
+    on_cpu, on_gpu = (
+        evaluate(tiny(ANY_VIEW), ValidationWorlds(2), views=(2,), sizes=((28, 42),), device=device) for device in ("cpu", "cuda")
+    )
     assert [row.abs_rel for row in on_gpu.rows] == pytest.approx([row.abs_rel for row in on_cpu.rows], rel=0.02)

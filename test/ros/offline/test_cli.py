@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from da3_core import load_model, save_model
+from da3_core import TumRgbdWriter, load_model, save_model
 from da3_ros.cli import main
 from da3_ros.flags import OfflineConfig, add_settings, read_settings
 
@@ -257,6 +257,22 @@ def test_eval_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "AbsRel" in capsys.readouterr().out
     assert {row["mode"] for row in json.loads(report.read_text())["rows"]} == {"posed", "unposed"}
     assert run("eval", "scenes", "--model", tmp_path / "none") == 1
+
+
+def test_eval_takes_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_model(load_model("da3-nano", weights=None), tmp_path / "model")
+    K = np.array([[40.0, 0, 20.5], [0, 40.0, 13.5], [0, 0, 1]])
+    with TumRgbdWriter(tmp_path / "recording") as writer:
+        for i in range(2):
+            writer.write(i * 10**8, np.full((28, 42, 3), 100 * i, np.uint8), np.ones((28, 42), np.float32), K, np.eye(4))
+    wanted = ("--model", tmp_path / "model", "--scenes", 1, "--views", 2, "--size", 28, 42)
+    assert run("eval", "recordings", tmp_path / "recording", *wanted) == 0
+    assert "AbsRel" in capsys.readouterr().out
+    assert run("eval", "recordings", *wanted) == 2
+    assert run("eval", "scenes", tmp_path / "recording", *wanted) == 2
+    assert "recordings wants a FOLDER" in capsys.readouterr().err
+    assert run("eval", "recordings", tmp_path, *wanted) == 1
+    assert "calibration.txt" in capsys.readouterr().err
 
 
 def test_train_command_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,69 @@
+"""What a model is measured on: scenes of several views, with their truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from da3_core.datasets import TumRgbdRecording, fit_frame, pick_frames, samples_from_frames
+from da3_core.scenes import Samples, make_samples, seeds
+
+Focals = tuple[tuple[float, float] | None, ...]
+
+
+class Material(Protocol):
+    """Always the same scenes."""
+
+    focals: ClassVar[Focals]  # over the image's width: ranges by which metric depth is reported, None for all
+
+    def __len__(self) -> int:
+        """Number of scenes."""
+
+    def batches(self, views: int, size: tuple[int, int], batch: int, device: str) -> Iterator[Samples]:
+        """All scenes on `device`, `batch` at once, of `views` views in order of time, images of size (H, W)."""
+
+
+@dataclass(frozen=True)
+class ValidationWorlds:
+    """The first rendered worlds of the validation split, which no training has seen."""
+
+    count: int = 128
+    focals: ClassVar[Focals] = ((0.5, 1.5), (0.5, 0.75), (0.75, 1.0), (1.0, 1.25), (1.25, 1.5))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batches(self, views: int, size: tuple[int, int], batch: int, device: str) -> Iterator[Samples]:
+        """See `Material`. Raises ValueError when there are not as many."""
+        for chosen in seeds("validation", 0, self.count).to(device).split(batch):
+            yield make_samples(chosen, views, size, chosen.device)
+
+
+class RecordedWindows:
+    """Pieces of recordings in the TUM RGB-D layout, the same ones every time: evenly spaced frames, up to a second apart."""
+
+    focals: ClassVar[Focals] = (None,)
+
+    def __init__(self, folders: Sequence[Path | str], count: int = 128) -> None:
+        """Raises ValueError when a folder cannot be read or none was given."""
+        if not folders:
+            raise ValueError("name folders of recordings in the TUM RGB-D layout: `da3 bag --export-dataset` writes such")
+        self.recordings = [TumRgbdRecording(folder) for folder in folders]
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batches(self, views: int, size: tuple[int, int], batch: int, device: str) -> Iterator[Samples]:
+        """See `Material`. Raises ValueError when a recording is too short or a picture cannot be read."""
+        for first in range(0, self.count, batch):
+            windows = [self._window(i, views) for i in range(first, min(first + batch, self.count))]
+            yield samples_from_frames([[fit_frame(r[k], size) for k in frames] for r, frames in windows], device)
+
+    def _window(self, index: int, views: int) -> tuple[TumRgbdRecording, list[int]]:
+        recording = self.recordings[index % len(self.recordings)]
+        return recording, pick_frames(np.random.default_rng(index), len(recording), views)

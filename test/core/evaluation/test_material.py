@@ -1,0 +1,92 @@
+"""Recordings give a model the scenes that were recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from da3_core.datasets import TumRgbdWriter
+from da3_core.evaluation.material import RecordedWindows, ValidationWorlds
+from da3_core.evaluation.run import evaluate
+from da3_core.geometry.rigid import invert_rigid
+from da3_core.model.da3 import AnyView
+from da3_core.model.images import normalise_images
+from da3_core.scenes import Samples, make_samples
+from da3_core.types import Prediction
+
+SIZE = (28, 42)
+HALF_A_PIXEL = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # between the writer's convention and ours
+
+
+class ToldTheTruth(AnyView):
+    """Knows what was recorded, in a unit of its own, and finds it again by its images."""
+
+    def __init__(self, samples: Samples) -> None:
+        torch.nn.Module.__init__(self)
+        self.samples = samples
+
+    def forward(self, images: torch.Tensor, *cameras: torch.Tensor | None, **named: object) -> Prediction:  # type: ignore[override]
+        index = torch.cdist(images.flatten(0, 1).flatten(1), normalise_images(self.samples.images[0]).flatten(1)).argmin(1)
+        index = index.unflatten(0, images.shape[:2])
+        T_cam_world = invert_rigid(self.samples.T_world_cam[0, index])
+        T_cam_world[..., :3, 3] /= 2.5
+        return Prediction(depth=self.samples.depth_m[0, index] / 2.5 + 1e-9, T_cam_world=T_cam_world, K=self.samples.K[0, index])
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Samples]:
+    samples = make_samples(torch.tensor([5]), 4, SIZE, kinds="room", effects=False)
+    folder = tmp_path_factory.mktemp("recording") / "run"
+    with TumRgbdWriter(folder) as writer:
+        for i in range(4):
+            image = (samples.images[0, i] * 255).round().byte().permute(1, 2, 0).numpy()
+            # one calibration for all: the first one's
+            K = samples.K[0, 0].double().numpy() - HALF_A_PIXEL
+            writer.write(i * 10**8, image, samples.depth_m[0, i].numpy(), K, samples.T_world_cam[0, i].double().numpy())
+    return folder, samples
+
+
+def test_windows_hold_what_was_recorded(recorded: tuple[Path, Samples]) -> None:
+    folder, samples = recorded
+    (found,) = RecordedWindows([folder], 1).batches(4, SIZE, 8, "cpu")
+    torch.testing.assert_close(found.images, samples.images, atol=0.003, rtol=0)
+    torch.testing.assert_close(found.depth_m, samples.depth_m, atol=2e-4, rtol=0)
+    torch.testing.assert_close(found.T_world_cam, samples.T_world_cam, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.K[0, 0], samples.K[0, 0], atol=1e-3, rtol=0)
+
+
+def test_windows_are_the_same_every_time_and_come_from_all_recordings(recorded: tuple[Path, Samples], tmp_path: Path) -> None:
+    folder, _ = recorded
+    windows = RecordedWindows([folder, folder], 5)
+    once, again = (list(windows.batches(2, SIZE, batch, "cpu")) for batch in (2, 5))
+    assert [len(b.images) for b in once] == [2, 2, 1]
+    assert torch.equal(torch.cat([b.images for b in once]), again[0].images)
+    assert len({float(image.sum()) for image in again[0].images[:, 0]}) > 1
+    assert {windows._window(i, 2)[0] for i in range(5)} == set(windows.recordings)
+
+
+def test_the_truth_scores_perfectly(recorded: tuple[Path, Samples]) -> None:
+    folder, samples = recorded
+    report = evaluate(ToldTheTruth(samples), RecordedWindows([folder], 3), views=(1, 2), sizes=(SIZE,), batch=1)
+    assert [(row.mode, row.views, row.scenes) for row in report.rows if row.alignment == "median"] == [
+        ("posed", 1, 6),
+        ("unposed", 1, 6),
+        ("posed", 2, 3),
+        ("unposed", 2, 3),
+    ]
+    assert all(row.abs_rel is not None and row.abs_rel < 1e-3 for row in report.rows)
+    assert all(row.auc30 is not None and row.auc30 > 0.95 for row in report.rows if row.views == 2)
+
+
+def test_what_cannot_be_measured_on_is_refused(recorded: tuple[Path, Samples], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="name folders of recordings"):
+        RecordedWindows([])
+    with pytest.raises(ValueError, match=r"no calibration|no rgb\.txt"):
+        RecordedWindows([tmp_path])
+    with pytest.raises(ValueError, match="4 frames cannot give 8 views"):
+        list(RecordedWindows([recorded[0]]).batches(8, SIZE, 1, "cpu"))
+    with pytest.raises(ValueError, match="validation"):
+        list(ValidationWorlds(1 << 21).batches(1, SIZE, 1, "cpu"))

@@ -38,7 +38,7 @@ class SceneScore:
     pose: PoseScore | None  # None of one view, or without predicted cameras
     sky: tuple[int, int] | None  # pixels in the intersection and in the union
     focal: float  # true fx over the image's width
-    kind: int  # of its world, an index into `scenes.kinds.KINDS`
+    kind: int  # of its world, an index into `scenes.kinds.KINDS`; -1 of a recording
     fell_back: bool  # to the median, because the given cameras moved too little to give the scale
 
 
@@ -66,7 +66,8 @@ def _score(prediction: Prediction, samples: Samples, b: int, depth: Tensor, alig
     if scale is not None:
         depth, depth_align = depth * scale, "none"
     metrics = depth_metrics(depth.flatten(), samples.depth_m[b].flatten(), samples.valid[b].flatten(), depth_align)
-    sky = None if prediction.sky is None else sky_overlap(prediction.sky[b] >= SKY_THRESHOLD, samples.sky[b])
+    knows_sky = kind >= 0  # recordings do not
+    sky = None if prediction.sky is None or not knows_sky else sky_overlap(prediction.sky[b] >= SKY_THRESHOLD, samples.sky[b])
     return SceneScore(
         abs_rel=float(metrics.abs_rel),
         delta1=float(metrics.delta1),

@@ -27,7 +27,7 @@ class Samples:
     normal_world: Tensor  # (B, N, 3, H, W) unit, 0 where not valid
     T_world_cam: Tensor  # (B, N, 4, 4) float32
     K: Tensor  # (B, N, 3, 3) float32
-    kind: Tensor  # (B,) int64 index into `kinds.KINDS`
+    kind: Tensor  # (B,) int64 index into `kinds.KINDS`; -1 of recordings, which know no sky, object or normal
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ from da3_core.datasets import TumRgbdWriter
 from da3_core.evaluation.material import RecordedWindows, ValidationWorlds
 from da3_core.evaluation.run import evaluate
 from da3_core.geometry.rigid import invert_rigid
+from da3_core.model import build_model
 from da3_core.model.da3 import AnyView
 from da3_core.model.images import normalise_images
+from da3_core.model.presets import BackboneConfig, DPTConfig, MonoConfig
 from da3_core.scenes import Samples, make_samples
 from da3_core.types import Prediction
 
@@ -79,6 +81,13 @@ def test_the_truth_scores_perfectly(recorded: tuple[Path, Samples]) -> None:
     ]
     assert all(row.abs_rel is not None and row.abs_rel < 1e-3 for row in report.rows)
     assert all(row.auc30 is not None and row.auc30 > 0.95 for row in report.rows if row.views == 2)
+
+
+def test_metres_are_compared_at_any_focal_length_and_sky_is_unknown(recorded: tuple[Path, Samples]) -> None:
+    network = build_model(MonoConfig(BackboneConfig(32, 4, 2, (0, 1, 2, 3), position_grid=2), DPTConfig(8, (4, 8, 8, 8)), metric=True))
+    torch.nn.init.constant_(network.head.sky_output.out.bias, 0.5)  # sky everywhere
+    (row,) = evaluate(network, RecordedWindows([recorded[0]], 3), sizes=(SIZE,)).rows
+    assert (row.mode, row.focal, row.scenes, row.sky_iou) == ("metric", None, 3, None)
 
 
 def test_what_cannot_be_measured_on_is_refused(recorded: tuple[Path, Samples], tmp_path: Path) -> None:

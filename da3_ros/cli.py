@@ -61,9 +61,14 @@ def _bag(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     parser.add_argument("--trajectory", type=Path, metavar="FILE", help="also write the poses in TUM format")
     parser.add_argument("--rerun", type=Path, metavar="FILE.rrd", help="also write a rerun recording")
     parser.add_argument("--export-dataset", type=Path, metavar="DIR", help="also write images, depth and poses in the TUM RGB-D layout")
+    parser.add_argument(
+        "--export-depth", default="", metavar="TOPIC", help="measured depth for that, registered to the (first) camera; else the results'"
+    )
     _add_untrained(parser)
     add_settings(parser, OfflineConfig())
     given = parser.parse_args(rest)
+    if given.export_depth and given.export_dataset is None:
+        parser.error("--export-depth goes with --export-dataset")
     config = read_settings(given, OfflineConfig())
     job = BagJob(
         input=given.input,
@@ -75,6 +80,7 @@ def _bag(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
         trajectory=given.trajectory,
         rerun=given.rerun,
         dataset=given.export_dataset,
+        depth_topic=given.export_depth,
         model=config.model,
     )
     job.refuse_places()  # before the network is loaded

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from da3_core import Float32Array, Float64Array, TrajectoryErrors, Uint8Array, depth_metrics, trajectory_errors
+from da3_core import Float32Array, Float64Array, TrajectoryErrors, Uint8Array, depth_metrics, rectified_depth, trajectory_errors
 
 from .bag.recording import Recording
 from .drive import CAMERA, TRUE_DEPTH, TRUE_POSE
-from .from_msg import rgb_from_image, rigid_from_msg, stamp_ns
+from .from_msg import calibration_from_msg, depth_from_image, rgb_from_image, rigid_from_msg, stamp_ns
 from .to_msg import POINT_DTYPE
 
 DEPTH, INFO, POINTS, POSE = (f"/da3{CAMERA}/{name}" for name in ("depth/image", "depth/camera_info", "points", "pose"))
@@ -52,11 +52,15 @@ class Path3D:
 def compared_frames(drive: Path, output: Path) -> Iterator[ComparedFrame]:
     """Every image that has published depth, in order."""
     with Recording(drive) as truth, Recording(output) as published:
-        true_info = next(messages_of(truth, f"{CAMERA}/camera_info"))
+        calibration = calibration_from_msg(next(messages_of(truth, f"{CAMERA}/camera_info")))
+        if calibration is None:
+            raise ValueError(f"{drive}: {CAMERA} is not calibrated")
         inputs = zip(messages_of(truth, f"{CAMERA}/image_raw"), messages_of(truth, TRUE_DEPTH), strict=True)
         for depth, info in zip(messages_of(published, DEPTH), messages_of(published, INFO), strict=True):
             image, true_depth = next(pair for pair in inputs if pair[0].header.stamp == depth.header.stamp)
-            yield ComparedFrame(rgb_from_image(image), _floats(depth), _seen_through(_floats(true_depth), true_info, info))
+            K, size = np.asarray(info.k).reshape(3, 3), (info.width, info.height)
+            true_depth_m = rectified_depth(depth_from_image(true_depth), calibration, K, size)
+            yield ComparedFrame(rgb_from_image(image), depth_from_image(depth), true_depth_m)
 
 
 def score_depth(frame: ComparedFrame) -> DepthScore | None:
@@ -108,23 +112,6 @@ def messages_of(recording: Recording, topic: str) -> Iterator[Any]:
     """The messages of one topic, parsed."""
     for connection, _, raw in recording.messages([c for c in recording.connections if c.topic == topic]):
         yield recording.deserialize(raw, connection.msgtype)
-
-
-def _seen_through(true_depth: Float32Array, true_info: Any, info: Any) -> Float32Array:
-    """True depth at the rays of another pinhole at the same place: the nearest pixel's, NaN outside."""
-    true_K, K = np.asarray(true_info.k).reshape(3, 3), np.asarray(info.k).reshape(3, 3)
-    columns, rows = (
-        np.rint((np.arange(n) - K[i, 2]) / K[i, i] * true_K[i, i] + true_K[i, 2]).astype(int)
-        for i, n in enumerate((info.width, info.height))
-    )
-    height, width = true_depth.shape
-    inside = ((rows >= 0) & (rows < height))[:, None] & ((columns >= 0) & (columns < width))
-    found = true_depth[rows.clip(0, height - 1)[:, None], columns.clip(0, width - 1)]
-    return np.where(inside, found, np.nan).astype(np.float32)
-
-
-def _floats(msg: Any) -> Float32Array:
-    return np.frombuffer(msg.data, "<f4").reshape(msg.height, msg.width)
 
 
 def _points(msg: Any) -> tuple[Float64Array, Uint8Array]:

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from da3_core import Calibration, DistortionModel, Float64Array, Uint8Array, rotation_from_quaternion
+from da3_core import Calibration, DistortionModel, Float32Array, Float64Array, Uint8Array, rotation_from_quaternion
 
-Picture = npt.NDArray[Any]  # uint8 or uint16
+Picture = npt.NDArray[Any]  # uint8 or uint16; depth also float
 
 
 class MessageError(ValueError):
@@ -64,7 +64,11 @@ LAYOUTS = {
     "nv21": Layout("u1", 1, cv2.COLOR_YUV2RGB_NV21, rows_per_2_rows=3),
     "nv24": Layout("u1", 1, cv2.COLOR_YUV2RGB_NV12, rows_per_2_rows=6),
 }
-DEPTH_ENCODINGS = ("16UC1", "32FC1", "64FC1")
+DEPTHS = {  # by encoding: how depth lies in memory, and metres in its unit (REP 118)
+    "16UC1": (Layout("u2", 1, None), 0.001),
+    "32FC1": (Layout("f4", 1, None), 1.0),
+    "64FC1": (Layout("f8", 1, None), 1.0),
+}
 DISTORTION_COEFFICIENTS: dict[str, tuple[DistortionModel, tuple[int, ...]]] = {
     "plumb_bob": ("plumb_bob", (4, 5)),
     "rational_polynomial": ("rational_polynomial", (8, 12, 14)),
@@ -92,6 +96,14 @@ def rgb_from_image(msg: Any) -> Uint8Array:
     if pixels.dtype.itemsize == 2:
         pixels = cv2.convertScaleAbs(pixels, alpha=255.0 / 65535.0)
     return np.array(pixels) if layout.to_rgb is None else cast(Uint8Array, cv2.cvtColor(pixels, layout.to_rgb))
+
+
+def depth_from_image(msg: Any) -> Float32Array:
+    """sensor_msgs/Image of depth (REP 118) -> (H, W) metres, as they come: 0 or not finite where unknown. Raises MessageError as above."""
+    if msg.encoding not in DEPTHS:
+        raise MessageError(f"encoding {msg.encoding!r} is no depth: it takes {', '.join(DEPTHS)}")
+    layout, metres = DEPTHS[msg.encoding]
+    return cast(Float32Array, (_pixels(msg, layout) * np.float64(metres)).astype(np.float32))
 
 
 def rgb_from_compressed(msg: Any) -> Uint8Array:
@@ -199,7 +211,7 @@ def _rgb_from_nv24(planes: Picture, height: int) -> Uint8Array:
 
 
 def _unusable_encoding(encoding: str) -> str:
-    if encoding in DEPTH_ENCODINGS:
+    if encoding in DEPTHS:
         return f"encoding {encoding} is depth or a measurement, not a picture; publish grey pictures as mono16"
     return f"unknown image encoding {encoding!r}; there are {', '.join(LAYOUTS)}"
 

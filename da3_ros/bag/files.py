@@ -11,6 +11,8 @@ import torch
 
 from da3_core import FrameResult, TumRgbdWriter, quaternion_from_rotation
 
+from .measured import MeasuredDepth
+
 SUMMARY = "summary.json"
 
 
@@ -34,16 +36,20 @@ class TrajectoryFile:
 
 
 class DatasetFolder:
-    """The anchor camera's images, depth and poses in the TUM RGB-D layout. Frames without any metric depth are left out."""
+    """The anchor camera's images, depth (measured, else the results') and poses in the TUM RGB-D layout. Without metres, nothing."""
 
-    def __init__(self, folder: Path) -> None:
-        self._writer = TumRgbdWriter(folder)
+    def __init__(self, folder: Path, measured: MeasuredDepth | None = None) -> None:
+        self._writer, self._measured = TumRgbdWriter(folder), measured
 
     def write(self, results: Sequence[FrameResult]) -> None:
         """The first result of one synchronised set."""
         result = results[0]
-        if result.scale.is_metric:
-            self._writer.write(result.stamp_ns, result.image, result.depth_m, result.K, result.T_world_cam)
+        if self._measured is None:
+            depth_m = result.depth_m if result.scale.is_metric else None
+        else:  # given poses are in metres, whether or not the results are
+            depth_m = self._measured.of(result) if result.mode == "posed" or result.scale.is_metric else None
+        if depth_m is not None:
+            self._writer.write(result.stamp_ns, result.image, depth_m, result.K, result.T_world_cam)
 
     def close(self) -> None:
         self._writer.close()

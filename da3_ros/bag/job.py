@@ -16,12 +16,13 @@ from typing import Protocol
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from da3_core import Engine, Frame, FrameResult, ModelConfig, StaleStamp, Stream, StreamConfig, UnusableFrame
+from da3_core import Calibration, Engine, Frame, FrameResult, ModelConfig, StaleStamp, Stream, StreamConfig, UnusableFrame
 
 from ..from_msg import StampedTransform
 from ..to_msg import OutputConfig, StreamCounts
 from ..view import RerunRecording
 from .files import SUMMARY, DatasetFolder, TrajectoryFile, new_bag, new_file, new_folder
+from .measured import MeasuredDepth
 from .overlap import consumed, made_ahead
 from .plan import SourceOptions, make_plan, output_transforms
 from .recording import BagError, DamagedError, Recording
@@ -52,6 +53,7 @@ class BagJob:
     trajectory: Path | None = None
     rerun: Path | None = None
     dataset: Path | None = None
+    depth_topic: str = ""  # for `dataset`: depth that was measured, instead of the results'
     model: ModelConfig = field(default_factory=ModelConfig)  # what the engine was made of, for the summary
 
     def refuse_places(self) -> None:
@@ -98,8 +100,9 @@ def run_bag(job: BagJob, engine: Engine, config: StreamConfig, output: OutputCon
         for line in summary.plan:
             log.info("%s", line)
         source = FrameSource(recording, found, plan, config, job.copy)
+        sinks = _make_sinks(job, places, source.calibration_of(config.rig.anchor_camera or plan.cameras[0].name))
         bag = places.enter_context(new_bag(job.output))
-        out = _Output(recording, BagWriter(bag, plan.world_frame, output), _make_sinks(job, places))
+        out = _Output(recording, BagWriter(bag, plan.world_frame, output), sinks)
         places.callback(out.abort)
         out.static_transforms = output_transforms(found, plan, output.child_suffix)
         with (
@@ -208,14 +211,19 @@ def _conclude(summary: Summary, source: FrameSource, recording: Recording, out: 
         log.warning("%s", NO_METRES)
 
 
-def _make_sinks(job: BagJob, places: ExitStack) -> list[ResultSink]:
+def _make_sinks(job: BagJob, places: ExitStack, calibration: Calibration | None) -> list[ResultSink]:
+    """calibration: of the anchor camera."""
     sinks: list[ResultSink] = []
     if job.trajectory is not None:
         sinks.append(TrajectoryFile(places.enter_context(new_file(job.trajectory))))
     if job.rerun is not None:
         sinks.append(RerunRecording(places.enter_context(new_file(job.rerun))))
     if job.dataset is not None:
-        sinks.append(DatasetFolder(places.enter_context(new_folder(job.dataset))))
+        measured = None
+        if job.depth_topic:
+            again = places.enter_context(Recording(job.input, scratch=job.output.parent))  # images are read ahead, in another thread
+            measured = MeasuredDepth(again, job.depth_topic, calibration)
+        sinks.append(DatasetFolder(places.enter_context(new_folder(job.dataset)), measured))
     return sinks
 
 

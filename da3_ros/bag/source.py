@@ -98,6 +98,10 @@ class FrameSource:
         self._carry_all = carry_all
         self._waiting: deque[Waiting] = deque()
 
+    def calibration_of(self, camera: str) -> Calibration | None:
+        """The last one that was read, the first one before that."""
+        return self._calibrations[camera]
+
     @property
     def image_count(self) -> int:
         """Messages on the cameras' topics."""

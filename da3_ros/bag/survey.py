@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from da3_core import PoseConfig
 
-from ..from_msg import DEPTH_ENCODINGS, MessageError, StampedTransform, transform_from_odometry, transforms_from_msg
+from ..from_msg import DEPTHS, MessageError, StampedTransform, transform_from_odometry, transforms_from_msg
 from ..tf_tree import TransformTree
 from .recording import BagError, DamagedError, Recording
 
@@ -104,7 +104,7 @@ def _first_messages(recording: Recording, *types: str) -> Iterator[tuple[str, An
 
 def _image_topic(topic: str, msg: Any) -> ImageTopic | None:
     encoding = getattr(msg, "encoding", None) or msg.format
-    if encoding.split(";")[0].strip() in DEPTH_ENCODINGS:
+    if encoding.split(";")[0].strip() in DEPTHS:
         log.info("%s holds depth (%s), not pictures: left out", topic, encoding)
         return None
     return ImageTopic(topic, msg.header.frame_id.lstrip("/"))

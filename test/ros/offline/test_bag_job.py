@@ -17,6 +17,7 @@ from da3_core.datasets import TumRgbdRecording
 from da3_ros.bag.files import DatasetFolder
 from da3_ros.bag.job import BagJob, run_bag
 from da3_ros.bag.plan import SourceOptions
+from da3_ros.bag.recording import BagError
 from da3_ros.from_msg import transforms_from_msg
 from da3_ros.tf_tree import TransformTree
 from da3_ros.to_msg import OutputConfig
@@ -238,6 +239,54 @@ def test_datasets_hold_the_frames_that_have_metres(tmp_path: Path) -> None:
     frame = recording[0]
     np.testing.assert_array_equal(frame.image, results[1].image)
     np.testing.assert_allclose(frame.depth_m, np.nan_to_num(results[1].depth_m), atol=1.1e-4)
+
+
+def with_measured_depth(frames: int, encoding: str) -> list[bags.Recorded]:
+    """Frame i stands i + 1 metres before a wall; the third one's depth is missing, half of each is unknown."""
+    recorded = bags.robot(frames)
+    for i in range(frames):
+        depth = np.full((HEIGHT, WIDTH), 1000 * (i + 1), "<u2") if encoding == "16UC1" else np.full((HEIGHT, WIDTH), i + 1.0, "<f4")
+        depth[:, WIDTH // 2 :] = 0
+        if i != 2:
+            late_ns = stamp_of(i) + 5_000_000
+            msg = messages.image(depth, encoding, HEIGHT, WIDTH, ns=late_ns)
+            recorded.append((late_ns + LATENCY_NS, "/front/depth_registered", msg))
+    return sorted(recorded, key=lambda each: each[0])
+
+
+@pytest.mark.parametrize("encoding", ["16UC1", "32FC1"])
+def test_datasets_take_measured_depth(tmp_path: Path, run: Run, encoding: str) -> None:
+    bag = bags.write_ros2(tmp_path / "in", with_measured_depth(FRAMES, encoding))
+    run(bag, tmp_path / "out", {"mode.mode": "posed"}, dataset=tmp_path / "tum", depth_topic="/front/depth_registered")
+    frames = list(TumRgbdRecording(tmp_path / "tum"))
+    assert [f.stamp_ns for f in frames] == [stamp_of(i) for i in (0, 1, 3, 4)]
+    for frame, metres in zip(frames, (1, 2, 4, 5), strict=True):
+        left, right = np.split(frame.depth_m, 2, axis=1)
+        np.testing.assert_allclose(left, metres, atol=1.1e-4)
+        assert not right.any()
+
+
+@pytest.mark.parametrize(
+    ("topic", "shape", "complaint"),
+    [
+        (
+            "/elsewhere",
+            (HEIGHT, WIDTH),
+            "/elsewhere holds no uncompressed depth images; there are /front/depth",
+        ),
+        ("/front/image_raw", (HEIGHT, WIDTH), "encoding 'rgb8' is no depth"),
+        ("/front/depth_registered", (HEIGHT, WIDTH // 2), "the depth is 35x56, the calibration for 70x56"),
+    ],
+)
+def test_depth_that_does_not_fit_ends_the_job(tmp_path: Path, run: Run, topic: str, shape: tuple[int, int], complaint: str) -> None:
+    depth = [
+        (stamp_of(i) + LATENCY_NS, "/front/depth_registered", messages.image(np.ones(shape, "<u2"), "16UC1", *shape, ns=stamp_of(i)))
+        for i in range(FRAMES)
+    ]
+    bag = bags.write_ros2(tmp_path / "in", sorted([*bags.robot(FRAMES), *depth], key=lambda each: each[0]))
+    with pytest.raises(BagError, match=complaint):
+        run(bag, tmp_path / "out", {"mode.mode": "posed"}, dataset=tmp_path / "tum", depth_topic=topic)
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
 
 
 def test_an_output_that_is_one_file(robot_bag: Path, tmp_path: Path, run: Run) -> None:

@@ -90,6 +90,8 @@ def test_bag_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "eager" in summary["engine"]
     assert run("bag", bag, out, *TINY) == 1
     assert "--force replaces it" in capsys.readouterr().err
+    assert run("bag", bag, tmp_path / "other", "--export-depth", "/depth", *TINY) == 2
+    assert "goes with --export-dataset" in capsys.readouterr().err
 
 
 def test_a_damaged_bag_exits_with_three(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from da3_ros.from_msg import (
     LAYOUTS,
     MessageError,
     calibration_from_msg,
+    depth_from_image,
     rgb_from_any,
     rigid_from_msg,
     stamp_ns,
@@ -145,6 +146,16 @@ def test_big_endian_pictures() -> None:
 def test_depth_is_not_a_picture(encoding: str) -> None:
     with pytest.raises(MessageError, match="not a picture"):
         rgb_from_any(image(np.zeros((H, 4 * W), np.uint8), encoding, H, W))
+
+
+@pytest.mark.parametrize(("encoding", "dtype", "unit"), [("16UC1", "<u2", 0.001), ("32FC1", "<f4", 1.0), ("64FC1", "<f8", 1.0)])
+def test_depth_is_metres(encoding: str, dtype: str, unit: float) -> None:
+    numbers = np.arange(H * W).reshape(H, W).astype(dtype)
+    found = depth_from_image(image(numbers, encoding, H, W, padding=3))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, numbers * unit, rtol=1e-6)
+    with pytest.raises(MessageError, match="'rgb8' is no depth"):
+        depth_from_image(image(np.zeros((H, 3 * W), np.uint8), "rgb8", H, W))
 
 
 def test_unknown_encodings_are_refused_with_those_that_are_known() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -14,6 +15,17 @@ Key = tuple[object, ...]  # what runs, and shapes of its inputs
 
 class ProgramError(Exception):
     """A backend cannot build a program, or refuses the one it has; the text says why and what helps."""
+
+
+@contextmanager
+def refused_where(what: str, remedy: str = "", but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Raises ProgramError "what (the error)remedy" for whatever foreign code throws inside, `but` for such errors and its own kind."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, (ProgramError, *but)):
+            raise
+        raise ProgramError(f"{what} ({type(error).__name__}: {error}){remedy}") from error
 
 
 class Backend(Protocol):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from da3_core.engines.backend import Program, ProgramError
+from da3_core.engines.backend import Program, refused_where
 from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.export import export
 from da3_core.engines.kernels import KERNELS, ON_HOPPER, using
@@ -52,10 +52,8 @@ class Packages:
         """See `Backend`."""
         keep_inductors_cache(self._cache)
         path = self._cache.get(part, inputs, PACKAGE, self._made_for, lambda path: self._write(part, inputs, path))
-        try:
+        with refused_where("what Inductor built does not run"):
             return self._program(part, path, inputs)
-        except Exception as error:  # whatever the loader and the first call throw
-            raise ProgramError(f"what Inductor built does not run ({type(error).__name__}: {error})") from error
 
     def is_built(self, part: nn.Module, inputs: Sequence[Tensor]) -> bool:
         """See `SlowToLoad`."""
@@ -91,21 +89,18 @@ class Packages:
         import torch._inductor
 
         on_device = [x.to(self._device) for x in inputs]
-        try:
-            with fast_attention(self._device), using(part, self._kernels), torch.no_grad():
-                program = export(part, on_device)
-                names = _argument_names(program)
-                tensors = {**program.constants, **program.state_dict}
-                code: Any = torch._inductor.standalone_compile(
-                    program.graph_module,
-                    [*_filled(_named(names, tensors), on_device)],
-                    dynamic_shapes="from_example_inputs",
-                    options={"config_patches": self._options},
-                    aot=True,
-                )
+        with refused_where("Inductor failed"), fast_attention(self._device), using(part, self._kernels), torch.no_grad():
+            program = export(part, on_device)
+            names = _argument_names(program)
+            tensors = {**program.constants, **program.state_dict}
+            code: Any = torch._inductor.standalone_compile(
+                program.graph_module,
+                [*_filled(_named(names, tensors), on_device)],
+                dynamic_shapes="from_example_inputs",
+                options={"config_patches": self._options},
+                aot=True,
+            )
             path.write_bytes(code.serialize())  # `save` adds a checksum of all of PyTorch's code, which takes half a second to work out
-        except Exception as error:  # whatever the compilers throw
-            raise ProgramError(f"Inductor failed ({type(error).__name__}: {error})") from error
         constants = {name: tensors[name].detach() for name in names if name is not None and name not in _tensors(part)}
         torch.save(constants, path.with_name(CONSTANTS))  # with their strides, which code has built in
         path.with_name(ARGUMENTS).write_text(json.dumps(names))
@@ -133,13 +128,11 @@ class JustInTime:
         """See `Backend`."""
         keep_inductors_cache(self._cache)
         on_device = [x.to(self._device) for x in inputs]
-        try:
-            # Where this is needed PyTorch may be too old for what the kernels of Hopper are made of.
-            with fast_attention(self._device), using(part, KERNELS if self._device.type == "cuda" else ()), torch.no_grad():
-                compiled: Program = torch.compile(export(part, on_device).module(), fullgraph=True, dynamic=False, options=self._options)
-                compiled(*on_device)
-        except Exception as error:  # whatever the compilers throw
-            raise ProgramError(f"torch.compile failed ({type(error).__name__}: {error})") from error
+        # Where this is needed PyTorch may be too old for what the kernels of Hopper are made of.
+        kernels = KERNELS if self._device.type == "cuda" else ()
+        with refused_where("torch.compile failed"), fast_attention(self._device), using(part, kernels), torch.no_grad():
+            compiled: Program = torch.compile(export(part, on_device).module(), fullgraph=True, dynamic=False, options=self._options)
+            compiled(*on_device)
 
         @torch.no_grad()  # as it was compiled: anything else would compile it again
         def run(*inputs: Tensor) -> tuple[Tensor, ...]:

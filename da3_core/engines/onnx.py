@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from da3_core.engines.backend import Program, ProgramError
+from da3_core.engines.backend import Program, ProgramError, refused_where
 from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.export import OPSET, write_onnx
 
@@ -37,15 +37,9 @@ class OnnxRuntime:
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = ERRORS_ONLY
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # what reads, publishes and writes wants the cores, too
-        try:
+        with refused_where("onnxruntime failed", "; another version may do: pip install -U onnx onnxscript onnxruntime"):
             path = self._cache.get(part, inputs, "part.onnx", made_for, lambda path: write_onnx(part, inputs, path))
             return _program(onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
-        except ProgramError:
-            raise
-        except Exception as error:  # whatever exporter and runtime throw
-            raise ProgramError(
-                f"{type(error).__name__}: {error}; another version may do: pip install -U onnx onnxscript onnxruntime"
-            ) from error
 
 
 def _program(session: Any) -> Program:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from da3_core.engines.backend import Backend, Program, ProgramError
+from da3_core.engines.backend import Backend, Program, ProgramError, refused_where
 from da3_core.engines.cache import ArtifactCache
 
 # Largest relative difference, in the 2-norm, of an output. Ten times what the precision itself costs, or more: see docs/tensorrt.md.
@@ -36,11 +36,9 @@ class Checked:
     def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
         """See `Backend`."""
         program, made_for = self._backend.build(part, inputs), {"reference": "float32"}
-        try:
+        with refused_where("it cannot be checked"):  # the program runs for the first time
             path = self._cache.get(part, inputs, "reference.safetensors", made_for, lambda path: write_reference(part, inputs, path))
             error, output = worst_error(program, path)
-        except Exception as failure:  # whatever the program throws when it runs for the first time
-            raise ProgramError(f"it cannot be checked ({failure})") from failure
         tolerance = TOLERANCE[next(part.parameters()).dtype]
         if not error <= tolerance:  # also refuses NaN
             raise ProgramError(

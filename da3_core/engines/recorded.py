@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from da3_core.engines.backend import Program, ProgramError
+from da3_core.engines.backend import Program, refused_where
 from da3_core.engines.compiled import fast_attention
 
 WARM_UP_RUNS = 3
@@ -28,11 +28,14 @@ class Recorder:
 
     def record(self, run: Program, inputs: Sequence[Tensor]) -> Program:
         """See `sequences.Recorder`."""
-        try:
-            with torch.no_grad(), torch.cuda.device(self._device), fastest_convolutions(), fast_attention(self._device):
-                return Recording(run, inputs, self._device, self._stream, self._pool)
-        except Exception as error:  # whatever compiled code and the driver throw
-            raise ProgramError(f"{type(error).__name__}: {error}") from error
+        with (
+            refused_where("the capture failed"),
+            torch.no_grad(),
+            torch.cuda.device(self._device),
+            fastest_convolutions(),
+            fast_attention(self._device),
+        ):
+            return Recording(run, inputs, self._device, self._stream, self._pool)
 
 
 class Recording:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from da3_core.engines.backend import Program, ProgramError
+from da3_core.engines.backend import Program, ProgramError, refused_where
 from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.export import write_onnx
 
@@ -56,12 +56,8 @@ class TensorRT:
 
     def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
         """See `Backend`."""
-        try:
+        with refused_where("TensorRT failed", "; it has to be version 10 or later", but=(torch.OutOfMemoryError,)):
             return self._build(part, inputs)
-        except (ProgramError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # whatever another version of TensorRT throws
-            raise ProgramError(f"TensorRT failed ({type(error).__name__}: {error}); it has to be version 10 or later") from error
 
     def _build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
         trt, log = import_tensorrt()
@@ -85,10 +81,8 @@ class TensorRT:
 
 def write_strongly_typed(part: nn.Module, inputs: Sequence[Tensor], path: Path) -> None:
     """The ONNX graph that TensorRT is given, here or by `trtexec --stronglyTyped`. Raises ProgramError."""
-    try:
+    with refused_where("no ONNX", ": pip install -U onnx onnxscript may help"):
         write_onnx(part, inputs, path, OPSET, strongly_typed=True)
-    except Exception as error:  # whatever the exporter throws
-        raise ProgramError(f"no ONNX ({type(error).__name__}: {error}): pip install -U onnx onnxscript may help") from error
 
 
 def plan_from_onnx(trt: Any, log: Any, path: Path, capabilities: Sequence[tuple[int, int]]) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from da3_core.engines.backend import Program, ProgramError
+from da3_core.engines.backend import Program, refused_where
 from da3_core.engines.cache import ArtifactCache
 from da3_core.engines.compiled import device_name
 from da3_core.engines.export import KEPT_IN_FLOAT32, export
@@ -36,17 +36,13 @@ class TorchTensorRT:
 
     def build(self, part: nn.Module, inputs: Sequence[Tensor]) -> Program:
         """See `Backend`."""
-        try:
+        with refused_where("torch_tensorrt failed", "; TensorRT without it may do"):
             torch_tensorrt = importlib.import_module("torch_tensorrt")
             made_for = {"device": device_name(self._device), "torch_tensorrt": torch_tensorrt.__version__}
             path = self._cache.get(
                 part, inputs, "torch_tensorrt.ep", made_for, lambda path: self._write(torch_tensorrt, part, inputs, path)
             )
             loaded = torch.export.load(path).module()
-        except ProgramError:
-            raise
-        except Exception as error:  # whatever the import, the compiler and the loader throw
-            raise ProgramError(f"torch_tensorrt failed ({type(error).__name__}: {error}); TensorRT without it may do") from error
 
         def run(*inputs: Tensor) -> tuple[Tensor, ...]:
             return tuple(loaded(*(x.to(self._device, non_blocking=True) for x in inputs)))

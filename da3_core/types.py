@@ -72,6 +72,10 @@ class Gaussians:
     opacity: Tensor  # (..., G)
 
 
+SKY_THRESHOLD = 0.3
+CANONICAL_FOCAL_PX = 300.0  # a metric network's depth is metres at this focal length, and in proportion to it at others
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What a network says of N views, in its own scale unless `is_metric`.
@@ -82,7 +86,7 @@ class Prediction:
 
     depth: Tensor | None = None  # (..., N, H, W), z-depth
     confidence: Tensor | None = None  # (..., N, H, W), 1 + exp: higher is better, at least 1
-    sky: Tensor | None = None  # (..., N, H, W), sky where >= 0.3
+    sky: Tensor | None = None  # (..., N, H, W), sky where >= SKY_THRESHOLD
     rays: Tensor | None = None  # (..., N, h', w', 6), direction then origin
     ray_confidence: Tensor | None = None  # (..., N, h', w')
     camera_encoding: Tensor | None = None  # (..., N, 9): t_world_cam, quaternion_xyzw, fov_h, fov_w

@@ -12,9 +12,8 @@ from da3_core.evaluation.depth import depth_metrics, sky_overlap
 from da3_core.evaluation.pose import auc, pose_errors
 from da3_core.geometry.baselines import scale_from_baselines
 from da3_core.geometry.rigid import invert_rigid
-from da3_core.model.sky import SKY_THRESHOLD
 from da3_core.scenes import Samples
-from da3_core.types import Prediction
+from da3_core.types import SKY_THRESHOLD, Prediction
 
 SceneAlignment = Literal["baselines", "median", "scale_shift", "none"]
 MIN_BASELINE_M = 0.05  # of given cameras, for a scale to be read from them

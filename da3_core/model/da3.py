@@ -22,10 +22,9 @@ from da3_core.model.gaussians import GaussianDPT, gaussians_from_raw
 from da3_core.model.presets import AnyViewConfig, MonoConfig
 from da3_core.model.reference_view import ReferenceView
 from da3_core.model.sky import fill_sky
-from da3_core.types import Gaussians, Prediction
+from da3_core.types import CANONICAL_FOCAL_PX, Gaussians, Prediction
 
 Want = Literal["depth", "rays", "cameras", "cameras_from_rays", "gaussians"]
-CANONICAL_FOCAL_PX = 300.0
 DEPTH_AND_CAMERAS: frozenset[Want] = frozenset({"depth", "cameras"})
 
 

@@ -12,8 +12,8 @@ from da3_core.geometry.rigid import rigid_from_rt
 from da3_core.model.da3 import DEPTH_AND_CAMERAS, AnyView, Mono, Want, metres_from_canonical
 from da3_core.model.presets import NestedConfig
 from da3_core.model.reference_view import ReferenceView
-from da3_core.model.sky import FAR_QUANTILE, MIN_PIXELS, SKY_THRESHOLD, quantile
-from da3_core.types import Gaussians, Prediction
+from da3_core.model.sky import FAR_QUANTILE, MIN_PIXELS, quantile
+from da3_core.types import SKY_THRESHOLD, Gaussians, Prediction
 
 MIN_DEPTH, MIN_METRES = 1e-3, 1e-2  # below which a pixel says nothing of the scale
 SKY_METRES = 200.0  # sky is never put farther than this

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SKY_THRESHOLD = 0.3
+from da3_core.types import SKY_THRESHOLD
+
 MIN_PIXELS = 10  # of sky, and of the rest, that there must be more than
 FAR_QUANTILE = 0.99
 

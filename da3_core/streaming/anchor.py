@@ -24,9 +24,8 @@ from da3_core.streaming.log_scale import LogScale
 from da3_core.streaming.placed import PlacedView, PlacedViews
 from da3_core.streaming.predicted import Choice, PredictedWindow, there
 from da3_core.streaming.scale import RunningScale, baselines_measured, parallax_measured
-from da3_core.types import EngineKind, ScaleEstimate, ScaleSource, View
+from da3_core.types import CANONICAL_FOCAL_PX, EngineKind, ScaleEstimate, ScaleSource, View
 
-METRIC_FOCAL_PX = 300.0  # at which a metric network's output is metres
 METRIC_LOG_SIGMA = 0.05  # of its scale, from window to window
 METRIC_BIAS = 0.1  # of a metric network's scale
 
@@ -156,7 +155,7 @@ def _focal_placement(window: PredictedWindow, index: int, kind: EngineKind) -> P
     if kind == "nested":
         scale = ScaleEstimate(_focal_ratio(window), METRIC_BIAS**2, "metric_model")
     elif kind == "metric" and view.K is not None:
-        scale = ScaleEstimate(float(_focal(view.K)) / METRIC_FOCAL_PX, METRIC_BIAS**2, "metric_model")
+        scale = ScaleEstimate(float(_focal(view.K)) / CANONICAL_FOCAL_PX, METRIC_BIAS**2, "metric_model")
     return Placement(_scaled(window.depth(index), scale), view.T_world_cam, window.K(index), scale)
 
 

@@ -6,9 +6,8 @@ import cv2
 import numpy as np
 
 from da3_core.config import FilterConfig
-from da3_core.types import BoolArray, Float32Array
+from da3_core.types import SKY_THRESHOLD, BoolArray, Float32Array
 
-SKY_THRESHOLD = 0.3  # of the sky output (spec section 6)
 NEIGHBOURHOOD = np.ones((3, 3), np.uint8)
 
 

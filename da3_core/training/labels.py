@@ -11,10 +11,10 @@ from torch import Tensor
 from da3_core.geometry.scale_shift import ransac_scale_shift
 from da3_core.model import Mono
 from da3_core.model.images import normalise_images
-from da3_core.model.sky import SKY_THRESHOLD
 from da3_core.scenes.sample import Samples
 from da3_core.training.data import Draw
 from da3_core.training.objective import autocast
+from da3_core.types import SKY_THRESHOLD
 
 log = logging.getLogger(__name__)
 

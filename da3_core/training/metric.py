@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 
 from da3_core.model import Mono, metres_from_canonical
-from da3_core.model.da3 import CANONICAL_FOCAL_PX
 from da3_core.model.images import normalise_images
-from da3_core.model.sky import SKY_THRESHOLD
 from da3_core.scenes.sample import Samples
 from da3_core.training import affine_losses, losses
 from da3_core.training.config import LossConfig
 from da3_core.training.data import Draw
 from da3_core.training.objective import Labels, Objective, Values, autocast, depth_picture, ground_truth
 from da3_core.training.scores import depth_scores, sky_scores
+from da3_core.types import CANONICAL_FOCAL_PX, SKY_THRESHOLD
 
 
 class MetricTraining(Objective):

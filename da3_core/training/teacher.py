@@ -12,13 +12,13 @@ from torch import Tensor
 from da3_core.model import Mono
 from da3_core.model.dpt import DPT, OutputStack
 from da3_core.model.images import normalise_images
-from da3_core.model.sky import SKY_THRESHOLD
 from da3_core.scenes.sample import Samples
 from da3_core.training import affine_losses, losses
 from da3_core.training.config import LossConfig
 from da3_core.training.data import Draw
 from da3_core.training.objective import Labels, Objective, Values, autocast, depth_picture
 from da3_core.training.scores import depth_scores, sky_scores
+from da3_core.types import SKY_THRESHOLD
 
 Size = tuple[int, int]
 

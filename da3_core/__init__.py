@@ -32,7 +32,7 @@ from .geometry.rigid import interpolate_rigid, invert_rigid, quaternion_from_rot
 from .model import PRESETS, CheckpointError, Model, build_model, load_model, save_model
 from .model.checkpoint import BUILT_IN_WEIGHTS
 from .model.presets import HUB_REPOSITORIES
-from .preprocess import plan_resize, rectified_depth
+from .preprocess import DepthRectifier, plan_resize
 from .scenes import DEMO
 from .scenes.path import PathSettings, RobotFrame, RobotOdometry, RobotPath, robot_path
 from .streaming import PoseBuffer, StaleStamp, Stream, Synchronizer, UnusableFrame, is_restart
@@ -64,6 +64,7 @@ __all__ = [
     "BoolArray",
     "Calibration",
     "CheckpointError",
+    "DepthRectifier",
     "DistortionModel",
     "Engine",
     "EngineKind",
@@ -117,7 +118,6 @@ __all__ = [
     "make_engine",
     "plan_resize",
     "quaternion_from_rotation",
-    "rectified_depth",
     "replace_setting",
     "robot_path",
     "ros_from_K",

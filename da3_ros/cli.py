@@ -62,7 +62,10 @@ def _bag(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     parser.add_argument("--rerun", type=Path, metavar="FILE.rrd", help="also write a rerun recording")
     parser.add_argument("--export-dataset", type=Path, metavar="DIR", help="also write images, depth and poses in the TUM RGB-D layout")
     parser.add_argument(
-        "--export-depth", default="", metavar="TOPIC", help="measured depth for that, registered to the (first) camera; else the results'"
+        "--export-depth",
+        default="",
+        metavar="TOPIC",
+        help="measured depth for that, registered to the anchor camera's images as recorded; else the network's",
     )
     _add_untrained(parser)
     add_settings(parser, OfflineConfig())
@@ -137,7 +140,7 @@ def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     parser.add_argument(
         "what", choices=("scenes", "recordings"), help="scenes: rendered worlds that no training has seen; recordings: those in FOLDER"
     )
-    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="a recording in the TUM RGB-D layout")
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="a recording with measured depth in the TUM RGB-D layout")
     parser.add_argument("--model", default="da3-nano", help="preset, Hub name or folder of a checkpoint (default: da3-nano)")
     parser.add_argument("--scenes", type=_positive, default=128, metavar="N", help="number of worlds or windows (default: 128)")
     parser.add_argument("--views", type=_positive, nargs="+", default=(1, 2, 4, 8), metavar="N", help="window sizes (default: 1 2 4 8)")
@@ -152,7 +155,7 @@ def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--batch", type=_positive, default=8, metavar="N", help="scenes at once (default: 8)")
     parser.add_argument("--json", type=_new_file, metavar="FILE", help="also write the report")
-    given = parser.parse_args(rest)
+    given = parser.parse_intermixed_args(rest)
     if (given.what == "recordings") != bool(given.folders):
         parser.error("recordings wants a FOLDER or several, scenes none")
     from rich.console import Console

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from da3_core import Float32Array, Float64Array, TrajectoryErrors, Uint8Array, depth_metrics, rectified_depth, trajectory_errors
+from da3_core import DepthRectifier, Float32Array, Float64Array, TrajectoryErrors, Uint8Array, depth_metrics, trajectory_errors
 
 from .bag.recording import Recording
 from .drive import CAMERA, TRUE_DEPTH, TRUE_POSE
@@ -58,8 +58,8 @@ def compared_frames(drive: Path, output: Path) -> Iterator[ComparedFrame]:
         inputs = zip(messages_of(truth, f"{CAMERA}/image_raw"), messages_of(truth, TRUE_DEPTH), strict=True)
         for depth, info in zip(messages_of(published, DEPTH), messages_of(published, INFO), strict=True):
             image, true_depth = next(pair for pair in inputs if pair[0].header.stamp == depth.header.stamp)
-            K, size = np.asarray(info.k).reshape(3, 3), (info.width, info.height)
-            true_depth_m = rectified_depth(depth_from_image(true_depth), calibration, K, size)
+            rectifier = DepthRectifier(calibration, np.asarray(info.k).reshape(3, 3), (info.width, info.height))
+            true_depth_m = rectifier(depth_from_image(true_depth))
             yield ComparedFrame(rgb_from_image(image), depth_from_image(depth), true_depth_m)
 
 

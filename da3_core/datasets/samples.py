@@ -10,13 +10,13 @@ import torch
 from da3_core.datasets.recording import RecordedFrame
 from da3_core.scenes.sample import Samples
 
-LARGEST_STRIDE = 30  # frames between views: a second of most cameras
+LARGEST_STRIDE = 30  # frames from one view to the next: a second of most cameras
 
 
 def pick_frames(rng: np.random.Generator, length: int, views: int) -> list[int]:
-    """Indices of `views` frames of a recording of `length`, evenly spaced in time; raises ValueError when it is too short."""
+    """Indices of `views` frames of a recording of `length`, evenly spaced; raises ValueError when it is too short."""
     if length < views:
-        raise ValueError(f"a recording of {length} frames cannot give {views} views: use longer ones or ask for fewer views")
+        raise ValueError(f"a recording of {length} frames cannot give {views} views: use longer ones, or fewer (--views, data.buckets)")
     widest = min(LARGEST_STRIDE, (length - 1) // max(views - 1, 1))
     stride = int(np.exp(rng.uniform(0, np.log(widest + 1)))) if widest > 1 else 1
     start = int(rng.integers(length - stride * (views - 1)))

@@ -44,14 +44,17 @@ class ValidationWorlds:
 
 
 class RecordedWindows:
-    """Pieces of recordings in the TUM RGB-D layout, the same ones every time: evenly spaced frames, up to a second apart."""
+    """Pieces of recordings in the TUM RGB-D layout, from one after the other: evenly spaced frames, up to 30 apart.
+
+    They are drawn with replacement, and the same ones every time: short recordings give the same piece more than once.
+    """
 
     focals: ClassVar[Focals] = (None,)
 
     def __init__(self, folders: Sequence[Path | str], count: int = 128) -> None:
         """Raises ValueError when a folder cannot be read or none was given."""
         if not folders:
-            raise ValueError("name folders of recordings in the TUM RGB-D layout: `da3 bag --export-dataset` writes such")
+            raise ValueError("name folders in the TUM RGB-D layout: `da3 bag --export-dataset FOLDER --export-depth TOPIC` writes them")
         self.recordings = [TumRgbdRecording(folder) for folder in folders]
         self.count = count
 
@@ -66,4 +69,7 @@ class RecordedWindows:
 
     def _window(self, index: int, views: int) -> tuple[TumRgbdRecording, list[int]]:
         recording = self.recordings[index % len(self.recordings)]
-        return recording, pick_frames(np.random.default_rng(index), len(recording), views)
+        try:
+            return recording, pick_frames(np.random.default_rng(index), len(recording), views)
+        except ValueError as error:
+            raise ValueError(f"{recording.folder}: {error}") from error

@@ -1,11 +1,12 @@
 """From a camera's image to the network's, and depth back: rectification to a centred pinhole, resizing, and the K that goes with it."""
 
-from da3_core.preprocess.measured import rectified_depth
+from da3_core.preprocess.measured import DepthRectifier
 from da3_core.preprocess.network_image import NetworkImage, ToNetwork, make_to_network
 from da3_core.preprocess.rectify import Rectifier, make_rectifier
 from da3_core.preprocess.resize import Resize, Size, plan_cover, plan_resize
 
 __all__ = [
+    "DepthRectifier",
     "NetworkImage",
     "Rectifier",
     "Resize",
@@ -15,5 +16,4 @@ __all__ = [
     "make_to_network",
     "plan_cover",
     "plan_resize",
-    "rectified_depth",
 ]

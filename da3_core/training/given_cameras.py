@@ -3,12 +3,13 @@
 Depth follows from parallax where a token knows its own ray and that of the patch it attends to. From random weights given cameras take
 long to reach the patches: single-image cues explain most of depth, and rays are asked for at the network's end only. So the tokens that
 enter the taught blocks (see `matching`) are told their rays, and those that leave them the depth, in the unit of the given translations:
-no single image tells that. Linear maps read both, and are thrown away after the training. Not a part of the paper.
+single images do not tell that (but of two views, whose unit is a decimetre, as `relative_cameras` has it, they tell as much as of metres).
+Linear maps read both, and are thrown away after the training. Not a part of the paper.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,14 +31,16 @@ class GivenCameras(nn.Module):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        self.taught, self.patch = taught_blocks(backbone), backbone.config.patch_size
-        self.rays = nn.ModuleList(_readout(backbone.config.embed_dim, 6) for _ in self.taught)
-        self.log_depth = nn.ModuleList(_readout(backbone.config.embed_dim, 1) for _ in self.taught)
+        self.patch, dim = backbone.config.patch_size, backbone.config.embed_dim
+        self.after = taught_blocks(backbone)
+        self.before = [i - 1 for i in self.after if i > backbone.first_window_block]  # where cameras have entered
+        self.rays = nn.ModuleList(_readout(dim, 6) for _ in self.before)
+        self.log_depth = nn.ModuleList(_readout(dim, 1) for _ in self.after)
 
     @property
     def features_needed(self) -> list[int]:
         """The blocks whose outputs `forward` takes."""
-        return [j for i in self.taught for j in (i - 1, i)]
+        return sorted({*self.before, *self.after})
 
     def forward(self, features: Mapping[str, Tensor], samples: Samples) -> Tensor:
         """(B,) the mean l1 error of rays and of log-depth; features: tokens (B, N, 1 + P, D) after the blocks that are needed."""
@@ -52,12 +55,10 @@ class GivenCameras(nn.Module):
         reach = T_first_cam[..., :3, 3].norm(dim=-1).amax(1)  # (B,)
         known = known & (reach > PARALLAX * masked_mean(depth, known))[:, None, None]
         log_depth = torch.where(known, depth, 1.0).log()
-        error = torch.zeros_like(unit)
-        for i, to_rays, to_log_depth in zip(self.taught, self.rays, self.log_depth, strict=True):
-            before, after = features[f"block_{i - 1:02d}"][:, :, 1:].float(), features[f"block_{i:02d}"][:, :, 1:].float()
-            error = error + (to_rays(before) - rays).abs().sum(-1).mean((1, 2))
-            error = error + masked_mean((to_log_depth(after).squeeze(-1) - log_depth).abs(), known)
-        return error / len(self.taught)
+        told_rays = _read(self.rays, features, self.before)
+        told_log_depth = _read(self.log_depth, features, self.after).squeeze(-1)
+        ray_error = (told_rays - rays).abs().sum(-1).mean((0, 2, 3))
+        return ray_error + masked_mean((told_log_depth - log_depth).abs().mean(0), known)
 
 
 def shortened(rays: Tensor) -> Tensor:
@@ -65,6 +66,12 @@ def shortened(rays: Tensor) -> Tensor:
     directions, origins = rays.split(3, -1)
     distance = origins.norm(dim=-1, keepdim=True)
     return torch.cat([directions, origins * (distance.log1p() / distance.clamp(min=1e-6))], -1)
+
+
+def _read(readouts: nn.ModuleList, features: Mapping[str, Tensor], blocks: Sequence[int]) -> Tensor:
+    """(len(blocks), B, N, P, channels)"""
+    patches = [features[f"block_{i:02d}"][:, :, 1:].float() for i in blocks]
+    return torch.stack([readout(x) for readout, x in zip(readouts, patches, strict=True)])
 
 
 def _readout(dim: int, channels: int) -> nn.Sequential:

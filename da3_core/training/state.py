@@ -75,7 +75,7 @@ def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _copy(live: dict[str, Tensor], saved: dict[str, Tensor], folder: Path) -> None:
     if live.keys() != saved.keys() or any(live[name].shape != saved[name].shape for name in live):
-        raise ValueError(f"{folder} is of another network: give the model it was started with, or another output folder")
+        raise ValueError(f"{folder} is of another network or other losses: give the settings it was started with, or another output folder")
     with torch.no_grad():
         for name, tensor in live.items():
             tensor.copy_(_placed_like(saved[name], tensor))

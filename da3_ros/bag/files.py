@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from da3_core import FrameResult, TumRgbdWriter, quaternion_from_rotation
+from da3_core import Float32Array, Float64Array, FrameResult, TumRgbdWriter, quaternion_from_rotation
 
 from .measured import MeasuredDepth
 
+log = logging.getLogger(__name__)
 SUMMARY = "summary.json"
 
 
 class TrajectoryFile:
-    """TUM format of the anchor camera's poses in the world frame: seconds, tx ty tz in metres, qx qy qz qw."""
+    """TUM format of one camera's poses in the world frame: seconds, tx ty tz in metres, qx qy qz qw."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w")
+    def __init__(self, path: Path, camera: str) -> None:
+        self._file, self._camera = path.open("w"), camera
 
     def write(self, results: Sequence[FrameResult]) -> None:
-        """The first result of one synchronised set, if it has a pose."""
-        T = results[0].T_world_cam
-        if T is None:
-            return
-        seconds, nanoseconds = divmod(results[0].stamp_ns, 1_000_000_000)
+        """The camera's pose in one synchronised set, if it has one."""
+        for result in results:
+            if result.camera == self._camera and result.T_world_cam is not None:
+                self._write(result.stamp_ns, result.T_world_cam)
+
+    def _write(self, stamp_ns: int, T: Float64Array) -> None:
+        seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
         quaternion = quaternion_from_rotation(torch.from_numpy(T[:3, :3])).tolist()
         self._file.write(f"{seconds}.{nanoseconds:09d} " + " ".join(f"{v:.9g}" for v in [*T[:3, 3], *quaternion]) + "\n")
 
@@ -36,23 +41,40 @@ class TrajectoryFile:
 
 
 class DatasetFolder:
-    """The anchor camera's images, depth (measured, else the results') and poses in the TUM RGB-D layout. Without metres, nothing."""
+    """One camera's images, depth (measured, else the results') and poses in the TUM RGB-D layout."""
 
-    def __init__(self, folder: Path, measured: MeasuredDepth | None = None) -> None:
-        self._writer, self._measured = TumRgbdWriter(folder), measured
+    def __init__(self, folder: Path, camera: str, measured: MeasuredDepth | None = None) -> None:
+        self._camera, self._measured = camera, measured
+        self._writer, self._written, self._left_out = TumRgbdWriter(folder), 0, Counter[str]()
 
     def write(self, results: Sequence[FrameResult]) -> None:
-        """The first result of one synchronised set."""
-        result = results[0]
-        if self._measured is None:
-            depth_m = result.depth_m if result.scale.is_metric else None
-        else:  # given poses are in metres, whether or not the results are
-            depth_m = self._measured.of(result) if result.mode == "posed" or result.scale.is_metric else None
-        if depth_m is not None:
-            self._writer.write(result.stamp_ns, result.image, depth_m, result.K, result.T_world_cam)
+        """The results of one synchronised set."""
+        for result in results:
+            if result.camera == self._camera:
+                self._write(result)
 
     def close(self) -> None:
+        """Finish the lists, and say what is not in them."""
         self._writer.close()
+        reasons = [f"{count} {reason}" for reason, count in self._left_out.items()]
+        level = logging.INFO if self._written else logging.WARNING
+        log.log(level, "dataset: %d frames; left out: %s", self._written, ", ".join(reasons) or "none")
+
+    def _write(self, result: FrameResult) -> None:
+        depth_m, reason = self._depth(result)
+        if depth_m is None:
+            self._left_out[reason] += 1
+            return
+        self._writer.write(result.stamp_ns, result.image, depth_m, result.K, result.T_world_cam)
+        self._written += 1
+
+    def _depth(self, result: FrameResult) -> tuple[Float32Array | None, str]:
+        """Depth, or why there is none. What was measured is to judge networks by: no pose of theirs goes with it."""
+        if self._measured is None:
+            return (result.depth_m if result.scale.is_metric else None), "without metres"
+        if result.mode != "posed":
+            return None, "without a given pose"
+        return self._measured.of(result), "without measured depth within 20 ms"
 
 
 @contextmanager

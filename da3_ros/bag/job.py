@@ -16,7 +16,7 @@ from typing import Protocol
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from da3_core import Calibration, Engine, Frame, FrameResult, ModelConfig, StaleStamp, Stream, StreamConfig, UnusableFrame
+from da3_core import Engine, Frame, FrameResult, ModelConfig, StaleStamp, Stream, StreamConfig, UnusableFrame
 
 from ..from_msg import StampedTransform
 from ..to_msg import OutputConfig, StreamCounts
@@ -100,7 +100,7 @@ def run_bag(job: BagJob, engine: Engine, config: StreamConfig, output: OutputCon
         for line in summary.plan:
             log.info("%s", line)
         source = FrameSource(recording, found, plan, config, job.copy)
-        sinks = _make_sinks(job, places, source.calibration_of(config.rig.anchor_camera or plan.cameras[0].name))
+        sinks = _make_sinks(job, places, source, config.rig.anchor_camera or plan.cameras[0].name)
         bag = places.enter_context(new_bag(job.output))
         out = _Output(recording, BagWriter(bag, plan.world_frame, output), sinks)
         places.callback(out.abort)
@@ -211,19 +211,18 @@ def _conclude(summary: Summary, source: FrameSource, recording: Recording, out: 
         log.warning("%s", NO_METRES)
 
 
-def _make_sinks(job: BagJob, places: ExitStack, calibration: Calibration | None) -> list[ResultSink]:
-    """calibration: of the anchor camera."""
+def _make_sinks(job: BagJob, places: ExitStack, source: FrameSource, anchor: str) -> list[ResultSink]:
     sinks: list[ResultSink] = []
     if job.trajectory is not None:
-        sinks.append(TrajectoryFile(places.enter_context(new_file(job.trajectory))))
+        sinks.append(TrajectoryFile(places.enter_context(new_file(job.trajectory)), anchor))
     if job.rerun is not None:
         sinks.append(RerunRecording(places.enter_context(new_file(job.rerun))))
     if job.dataset is not None:
         measured = None
         if job.depth_topic:
             again = places.enter_context(Recording(job.input, scratch=job.output.parent))  # images are read ahead, in another thread
-            measured = MeasuredDepth(again, job.depth_topic, calibration)
-        sinks.append(DatasetFolder(places.enter_context(new_folder(job.dataset)), measured))
+            measured = MeasuredDepth(again, job.depth_topic, source.calibration_of(anchor))
+        sinks.append(DatasetFolder(places.enter_context(new_folder(job.dataset)), anchor, measured))
     return sinks
 
 

@@ -75,12 +75,17 @@ class Recording(AbstractContextManager["Recording"]):
         except Exception as error:  # generated code: index, struct and decoding errors mean the same here
             raise BagError(f"{msgtype} message of {len(raw)} bytes cannot be parsed: {error}") from error
 
-    def messages(self, connections: Sequence[Connection], stop_ns: int | None = None) -> Iterator[tuple[Connection, int, bytes]]:
-        """(connection, log time, bytes) in the order of log times; raises DamagedError where the recording cannot be read on."""
+    def messages(
+        self, connections: Sequence[Connection], stop_ns: int | None = None, start_ns: int | None = None
+    ) -> Iterator[tuple[Connection, int, bytes]]:
+        """(connection, log time, bytes) in the order of log times, from `start_ns` to before `stop_ns`.
+
+        Raises DamagedError where the recording cannot be read on.
+        """
         if not connections:
             return
         try:
-            yield from self._reader.messages(connections, stop=stop_ns)
+            yield from self._reader.messages(connections, start=start_ns, stop=stop_ns)
         except Exception as error:  # storage plugins and three decompressors have errors of their own
             raise DamagedError(f"{self._path} cannot be read to its end: {error}") from error
 

@@ -99,7 +99,7 @@ class FrameSource:
         self._waiting: deque[Waiting] = deque()
 
     def calibration_of(self, camera: str) -> Calibration | None:
-        """The last one that was read, the first one before that."""
+        """The last one that was read, or the recording's first as long as none was. Raises KeyError on a camera that is none."""
         return self._calibrations[camera]
 
     @property

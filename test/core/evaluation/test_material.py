@@ -91,7 +91,7 @@ def test_metres_are_compared_at_any_focal_length_and_sky_is_unknown(recorded: tu
 
 
 def test_what_cannot_be_measured_on_is_refused(recorded: tuple[Path, Samples], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="name folders of recordings"):
+    with pytest.raises(ValueError, match="name folders in the TUM RGB-D layout"):
         RecordedWindows([])
     with pytest.raises(ValueError, match=r"no calibration|no rgb\.txt"):
         RecordedWindows([tmp_path])

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from da3_core.preprocess import rectified_depth
+from da3_core.preprocess import DepthRectifier
 from da3_core.types import Calibration, Float32Array
 
 RAW_K = np.array([[150.0, 0, 83.0], [0, 152.0, 55.0], [0, 0, 1]])
@@ -41,7 +41,7 @@ def expected() -> Float32Array:
 
 
 def test_every_ray_finds_its_depth() -> None:
-    found = rectified_depth(recorded(), BENT, K, SIZE)
+    found = DepthRectifier(BENT, K, SIZE)(recorded())
     known = np.isfinite(found)
     assert found.dtype == np.float32 and known.mean() > 0.8
     half_a_pixel = 0.5 * (1 + 2) / 120 * 1.1
@@ -53,7 +53,7 @@ def test_what_was_not_measured_stays_unknown_and_nothing_is_averaged() -> None:
     depth[:, 80:] = 0
     depth[60, :] = np.nan
     depth[61, :] = np.inf
-    found = rectified_depth(depth, BENT, K, SIZE)
+    found = DepthRectifier(BENT, K, SIZE)(depth)
     assert np.isnan(found[:, 70:]).all() and np.isfinite(found[:35, 20:40]).all()
     assert np.isnan(found[35:55, 20:40]).any(0).all()
     assert set(np.unique(found[np.isfinite(found)])) <= set(np.unique(depth))
@@ -61,10 +61,10 @@ def test_what_was_not_measured_stays_unknown_and_nothing_is_averaged() -> None:
 
 def test_rays_outside_of_the_image_have_none() -> None:
     wide = np.array([[40.0, 0, 55.5], [0, 40.0, 41.5], [0, 0, 1]])
-    found = rectified_depth(recorded(), BENT, wide, SIZE)
+    found = DepthRectifier(BENT, wide, SIZE)(recorded())
     assert np.isnan(found[0]).all() and np.isnan(found[:, 0]).all() and np.isfinite(found[42, 56])
 
 
 def test_depth_of_another_camera_is_refused() -> None:
-    with pytest.raises(ValueError, match="depth is 80x60, the calibration for 160x120"):
-        rectified_depth(np.ones((60, 80), np.float32), BENT, K, SIZE)
+    with pytest.raises(ValueError, match="depth is 80x60, the camera's images are 160x120"):
+        DepthRectifier(BENT, K, SIZE)(np.ones((60, 80), np.float32))

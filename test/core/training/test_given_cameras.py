@@ -85,6 +85,13 @@ def test_tokens_learn_what_cameras_mean() -> None:
     assert found[-1] < 0.4 * found[0]
 
 
+def test_rays_are_asked_for_where_cameras_have_entered() -> None:
+    odd = dataclasses.replace(ANY_VIEW, backbone=dataclasses.replace(ANY_VIEW.backbone, alt_start=1))
+    for config, before, after in ((ANY_VIEW, [2], [3]), (odd, [2], [1, 3])):
+        taught = GivenCameras(build_model(config).backbone)  # type: ignore[arg-type]
+        assert (taught.before, taught.after) == (before, after)
+
+
 @pytest.mark.parametrize("views", [1, 3])
 def test_without_given_cameras_there_is_nothing_to_tell(views: int) -> None:
     samples = make_samples(torch.tensor([5]), views, (56, 84), effects=False)

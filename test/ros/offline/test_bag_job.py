@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +232,7 @@ def test_files_beside_the_bag(robot_bag: Path, out: Path, tmp_path: Path, run: R
 def test_datasets_hold_the_frames_that_have_metres(tmp_path: Path) -> None:
     """Read back by the reader that trainings use."""
     results = [make_result(stamp_ns=stamp_of(i), scale=ScaleEstimate(1.0, 0.1, "baselines" if i else "none")) for i in range(4)]
-    sink = DatasetFolder(tmp_path / "tum")
+    sink = DatasetFolder(tmp_path / "tum", results[0].camera)
     for result in results:
         sink.write([result])
     sink.close()
@@ -241,29 +243,75 @@ def test_datasets_hold_the_frames_that_have_metres(tmp_path: Path) -> None:
     np.testing.assert_allclose(frame.depth_m, np.nan_to_num(results[1].depth_m), atol=1.1e-4)
 
 
-def with_measured_depth(frames: int, encoding: str) -> list[bags.Recorded]:
-    """Frame i stands i + 1 metres before a wall; the third one's depth is missing, half of each is unknown."""
-    recorded = bags.robot(frames)
-    for i in range(frames):
-        depth = np.full((HEIGHT, WIDTH), 1000 * (i + 1), "<u2") if encoding == "16UC1" else np.full((HEIGHT, WIDTH), i + 1.0, "<f4")
-        depth[:, WIDTH // 2 :] = 0
-        if i != 2:
-            late_ns = stamp_of(i) + 5_000_000
-            msg = messages.image(depth, encoding, HEIGHT, WIDTH, ns=late_ns)
-            recorded.append((late_ns + LATENCY_NS, "/front/depth_registered", msg))
+DEPTH_TOPIC = "/front/depth_registered"
+
+
+def measured(i: int, encoding: str = "16UC1", late_ns: int = 5_000_000) -> bags.Recorded:
+    """Frame i stands i + 1 metres before a wall; the right half is unknown."""
+    depth = np.full((HEIGHT, WIDTH), 1000 * (i + 1), "<u2") if encoding == "16UC1" else np.full((HEIGHT, WIDTH), i + 1.0, "<f4")
+    depth[:, WIDTH // 2 :] = 0
+    ns = stamp_of(i) + late_ns
+    return ns + LATENCY_NS, DEPTH_TOPIC, messages.image(depth, encoding, HEIGHT, WIDTH, ns=ns)
+
+
+def in_order(*recorded: bags.Recorded) -> list[bags.Recorded]:
     return sorted(recorded, key=lambda each: each[0])
 
 
-@pytest.mark.parametrize("encoding", ["16UC1", "32FC1"])
-def test_datasets_take_measured_depth(tmp_path: Path, run: Run, encoding: str) -> None:
-    bag = bags.write_ros2(tmp_path / "in", with_measured_depth(FRAMES, encoding))
-    run(bag, tmp_path / "out", {"mode.mode": "posed"}, dataset=tmp_path / "tum", depth_topic="/front/depth_registered")
+def exported(tmp_path: Path, run: Run, recorded: list[bags.Recorded], storage: str = "MCAP", **settings: Any) -> dict[int, float]:
+    """Metres on the left by number of the frame."""
+    bag = bags.write_ros2(tmp_path / "in", recorded, storage)
+    run(bag, tmp_path / "out", {"mode.mode": "posed", **settings}, dataset=tmp_path / "tum", depth_topic=DEPTH_TOPIC)
     frames = list(TumRgbdRecording(tmp_path / "tum"))
-    assert [f.stamp_ns for f in frames] == [stamp_of(i) for i in (0, 1, 3, 4)]
-    for frame, metres in zip(frames, (1, 2, 4, 5), strict=True):
+    for frame in frames:
         left, right = np.split(frame.depth_m, 2, axis=1)
-        np.testing.assert_allclose(left, metres, atol=1.1e-4)
-        assert not right.any()
+        assert not right.any() and np.ptp(left) < 1e-3
+    return {(f.stamp_ns - stamp_of(0)) // bags.FRAME_NS: round(float(f.depth_m[0, 0]), 2) for f in frames}
+
+
+@pytest.mark.parametrize(("encoding", "storage"), [("16UC1", "MCAP"), ("32FC1", "MCAP"), ("16UC1", "SQLITE3")])
+def test_datasets_take_measured_depth(tmp_path: Path, run: Run, encoding: str, storage: str) -> None:
+    depth = [measured(i, encoding) for i in range(FRAMES) if i != 2]
+    found = exported(tmp_path, run, in_order(*bags.robot(FRAMES), *depth), storage)
+    assert found == {0: 1.0, 1: 2.0, 3: 4.0, 4: 5.0}
+
+
+def test_single_depth_messages_that_are_bad_or_misplaced_cost_their_frame_only(tmp_path: Path, run: Run) -> None:
+    depth = {i: measured(i) for i in range(FRAMES)}
+    cut = depth[1][2]
+    depth[1] = (*depth[1][:2], dataclasses.replace(cut, data=cut.data[:100]))
+    depth[2] = (depth[2][0], DEPTH_TOPIC, dataclasses.replace(depth[2][2], header=messages.header(stamp_of(1000))))
+    assert exported(tmp_path, run, in_order(*bags.robot(FRAMES), *depth.values())) == {0: 1.0, 3: 4.0, 4: 5.0}
+
+
+def test_a_dataset_without_a_frame_says_why(tmp_path: Path, run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    bag = bags.write_ros2(tmp_path / "in", in_order(*bags.robot(FRAMES), *(measured(i, late_ns=40_000_000) for i in range(FRAMES))))
+    run(bag, tmp_path / "out", {"mode.mode": "posed"}, dataset=tmp_path / "tum", depth_topic=DEPTH_TOPIC)
+    assert "dataset: 0 frames; left out: 5 without measured depth within 20 ms" in caplog.messages
+
+
+def test_measured_depth_goes_with_given_poses_only() -> None:
+    class Everywhere:
+        def of(self, result: Any) -> Any:
+            return np.ones_like(result.depth_m)
+
+    results = [make_result(stamp_ns=stamp_of(i), mode=mode) for i, mode in enumerate(("posed", "unposed", "metric"))]
+    with tempfile.TemporaryDirectory() as folder:
+        sink = DatasetFolder(Path(folder) / "tum", results[0].camera, Everywhere())  # type: ignore[arg-type]
+        for result in results:
+            sink.write([result])
+        sink.close()
+        assert [f.stamp_ns for f in TumRgbdRecording(Path(folder) / "tum")] == [stamp_of(0)]
+
+
+def test_what_another_camera_saw_is_left_out(tmp_path: Path, run: Run) -> None:
+    """An image of the anchor that cannot be used leaves a set to the rig's others."""
+    recorded = [*bags.robot(FRAMES), *bags.camera(FRAMES, "/side", "side_optical"), *bags.static_tf("side_optical")]
+    small = messages.image(np.zeros((28, 3 * 35), np.uint8), "rgb8", 28, 35, ns=stamp_of(2))
+    recorded = [(t, name, small if (name, t) == ("/front/image_raw", stamp_of(2) + LATENCY_NS) else msg) for t, name, msg in recorded]
+    recorded += [measured(i) for i in range(FRAMES)]
+    found = exported(tmp_path, run, in_order(*recorded), **{"rig.anchor_camera": "front"})
+    assert found == {0: 1.0, 1: 2.0, 3: 4.0, 4: 5.0}
 
 
 @pytest.mark.parametrize(
@@ -272,10 +320,10 @@ def test_datasets_take_measured_depth(tmp_path: Path, run: Run, encoding: str) -
         (
             "/elsewhere",
             (HEIGHT, WIDTH),
-            "/elsewhere holds no uncompressed depth images; there are /front/depth",
+            "/elsewhere holds no uncompressed depth: uncompressed images are on /front/depth_registered, /front/image_raw",
         ),
-        ("/front/image_raw", (HEIGHT, WIDTH), "encoding 'rgb8' is no depth"),
-        ("/front/depth_registered", (HEIGHT, WIDTH // 2), "the depth is 35x56, the calibration for 70x56"),
+        ("/front/image_raw", (HEIGHT, WIDTH), "/front/image_raw holds rgb8 of 70x56: it takes 16UC1 or 32FC1 or 64FC1 of 70x56"),
+        ("/front/depth_registered", (HEIGHT, WIDTH // 2), "holds 16UC1 of 35x56: it takes 16UC1 or 32FC1 or 64FC1 of 70x56"),
     ],
 )
 def test_depth_that_does_not_fit_ends_the_job(tmp_path: Path, run: Run, topic: str, shape: tuple[int, int], complaint: str) -> None:

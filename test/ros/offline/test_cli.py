@@ -269,6 +269,7 @@ def test_eval_takes_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str
             writer.write(i * 10**8, np.full((28, 42, 3), 100 * i, np.uint8), np.ones((28, 42), np.float32), K, np.eye(4))
     wanted = ("--model", tmp_path / "model", "--scenes", 1, "--views", 2, "--size", 28, 42)
     assert run("eval", "recordings", tmp_path / "recording", *wanted) == 0
+    assert run("eval", "recordings", *wanted[2:4], tmp_path / "recording", *wanted[:2], *wanted[4:]) == 0
     assert "AbsRel" in capsys.readouterr().out
     assert run("eval", "recordings", *wanted) == 2
     assert run("eval", "scenes", tmp_path / "recording", *wanted) == 2

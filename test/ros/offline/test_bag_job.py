@@ -312,6 +312,9 @@ def test_what_another_camera_saw_is_left_out(tmp_path: Path, run: Run) -> None:
     recorded += [measured(i) for i in range(FRAMES)]
     found = exported(tmp_path, run, in_order(*recorded), **{"rig.anchor_camera": "front"})
     assert found == {0: 1.0, 1: 2.0, 3: 4.0, 4: 5.0}
+    run(tmp_path / "in", tmp_path / "again", {"mode.mode": "posed", "rig.anchor_camera": "front"}, trajectory=tmp_path / "path.tum")
+    seconds = [float(line.split()[0]) for line in (tmp_path / "path.tum").read_text().splitlines()]
+    assert seconds == [stamp_of(i) / 1e9 for i in (0, 1, 3, 4)]
 
 
 @pytest.mark.parametrize(

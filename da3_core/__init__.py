@@ -23,6 +23,7 @@ from .engines.bench import bench_presets
 from .engines.bench import table as bench_table
 from .engines.choice import choose as choose_engine
 from .engines.choice import export_graphs
+from .evaluation.curves import draw_curves
 from .evaluation.depth import depth_metrics
 from .evaluation.material import RecordedWindows, ValidationWorlds
 from .evaluation.run import evaluate
@@ -109,6 +110,7 @@ __all__ = [
     "build_model",
     "choose_engine",
     "depth_metrics",
+    "draw_curves",
     "evaluate",
     "export_graphs",
     "interpolate_rigid",

@@ -155,13 +155,17 @@ def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--batch", type=_positive, default=8, metavar="N", help="scenes at once (default: 8)")
     parser.add_argument("--json", type=_new_file, metavar="FILE", help="also write the report")
+    parser.add_argument("--plot", type=_new_file, metavar="FILE.png", help="also draw the curves over the number of views")
     given = parser.parse_intermixed_args(rest)
     if (given.what == "recordings") != bool(given.folders):
         parser.error("recordings wants a FOLDER or several, scenes none")
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from da3_core import RecordedWindows, ValidationWorlds, evaluate, load_model
+    from da3_core import RecordedWindows, ValidationWorlds, draw_curves, evaluate, load_model
+
+    if given.plot is not None:
+        import matplotlib  # noqa: F401 - what draws in the end is missed at the beginning
 
     material = RecordedWindows(given.folders, given.scenes) if given.folders else ValidationWorlds(given.scenes)
     sizes = [(height, width) for height, width in given.size or ((168, 224), (252, 336))]
@@ -170,6 +174,8 @@ def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     Console().print(Markdown(report.to_markdown()))
     if given.json is not None:
         given.json.write_text(report.to_json())
+    if given.plot is not None:
+        draw_curves(report, given.plot)
     return 0
 
 

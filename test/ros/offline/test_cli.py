@@ -255,8 +255,10 @@ def test_info_names_presets_and_versions(capsys: pytest.CaptureFixture[str]) -> 
 def test_eval_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_model(load_model("da3-nano", weights=None), tmp_path / "model")
     report = tmp_path / "report.json"
-    assert run("eval", "scenes", "--model", tmp_path / "model", "--scenes", 1, "--views", 1, "--size", 28, 42, "--json", report) == 0
+    wanted = ("--scenes", 1, "--views", 1, "--size", 28, 42, "--json", report, "--plot", tmp_path / "curves.png")
+    assert run("eval", "scenes", "--model", tmp_path / "model", *wanted) == 0
     assert "AbsRel" in capsys.readouterr().out
+    assert cv2.imread(str(tmp_path / "curves.png")) is not None
     assert {row["mode"] for row in json.loads(report.read_text())["rows"]} == {"posed", "unposed"}
     assert run("eval", "scenes", "--model", tmp_path / "none") == 1
 

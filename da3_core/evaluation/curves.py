@@ -13,11 +13,11 @@ STYLES = {"posed": "-", "unposed": "--"}
 
 
 def curves(rows: Sequence[Row], figure: str) -> Mapping[tuple[str, str], Curve]:
-    """Curves of `figure`, a number of a row, over the view count: by mode and image size, depth after one median per scene."""
+    """Curves of `figure`, a number of a row, over the view count: by mode and image size, depth after one median per view."""
     found: dict[tuple[str, str], Curve] = {}
     for row in rows:
         value = getattr(row, figure)
-        if row.alignment == "median" and value is not None:
+        if row.alignment == "median_per_view" and value is not None:
             views, values = found.setdefault((row.mode, f"{row.height_px}×{row.width_px}"), ([], []))
             views.append(row.views)
             values.append(value)
@@ -35,7 +35,7 @@ def draw_curves(report: Report, path: Path) -> None:
 
     picture, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     picture.suptitle(f"{report.model}, {report.settings['scenes']} scenes")
-    for axis, (figure, name) in zip(axes, (("abs_rel", "AbsRel, lower is better"), ("auc30", "pose AUC30, higher is better")), strict=True):
+    for axis, (figure, name) in zip(axes, (("abs_rel", "AbsRel after one median per view"), ("auc30", "pose AUC30")), strict=True):
         sizes: dict[str, str] = {}
         for (mode, size), (views, values) in curves(report.rows, figure).items():
             colour = sizes.setdefault(size, f"C{len(sizes)}")

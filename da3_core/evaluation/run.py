@@ -37,8 +37,8 @@ class _Question:
     alignment: SceneAlignment
 
 
-_POSED = (_Question("posed", True, "baselines"), _Question("posed", True, "median"))
-_UNPOSED = _Question("unposed", False, "median")
+_POSED = (_Question("posed", True, "baselines"), _Question("posed", True, "median"), _Question("posed", True, "median_per_view"))
+_UNPOSED = (_Question("unposed", False, "median"), _Question("unposed", False, "median_per_view"))
 _METRIC = _Question("metric", False, "none")
 _MONO = _Question("mono", False, "scale_shift")
 
@@ -68,11 +68,11 @@ def evaluate(
     """Scores `model` on `material`, 128 validation worlds by default; the same call gives the same report.
 
     An any-view or nested model is asked with and without the true cameras, for every number of views. Depth of posed windows is
-    compared after the scale that the given cameras imply, and once more after one median per scene to tell shape from scale; depth
-    of unposed ones after one median per scene. A metric model, or a nested one, is compared in metres, by focal length, but not in worlds
-    whose things have no usual size (a heap of solids in the void); a relative mono model after scale and shift. Networks that see single
-    views are shown single views. Every row sees the same images, as windows of so many views. Images are rounded to 8 bits. Pose accuracy
-    is of every scene, then averaged; see pose.py.
+    compared after the scale that the given cameras imply, after one median per scene to tell shape from scale, and after one per view to
+    tell what more views bring; depth of unposed ones after the latter two. A metric model, or a nested one, is compared in metres, by
+    focal length, but not in worlds whose things have no usual size (a heap of solids in the void); a relative mono model after scale and
+    shift. Networks that see single views are shown single views. Every row sees the same images, as windows of so many views. Images are
+    rounded to 8 bits. Pose accuracy is of every scene, then averaged; see pose.py.
 
     name: stands in the report. sizes: (height, width), multiples of 14. batch: scenes at once. bf16: autocast, as in training.
     cameras_from_rays: instead of the camera decoder's. progress: show a bar.
@@ -113,7 +113,7 @@ def _scores(
 def _questions(model: Model) -> tuple[_Question, ...]:
     if isinstance(model, Mono):
         return (_METRIC,) if model.config.metric else (_MONO,)
-    return (*_POSED, _UNPOSED, _METRIC) if isinstance(model, Nested) else (*_POSED, _UNPOSED)
+    return (*_POSED, *_UNPOSED, _METRIC) if isinstance(model, Nested) else (*_POSED, *_UNPOSED)
 
 
 def _predict(model: Model, asking: _Asking, samples: Samples, posed: bool) -> Prediction:

@@ -8,14 +8,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from da3_core.evaluation.depth import depth_metrics, sky_overlap
+from da3_core.evaluation.depth import DepthMetrics, depth_metrics, sky_overlap
 from da3_core.evaluation.pose import auc, pose_errors
 from da3_core.geometry.baselines import scale_from_baselines
 from da3_core.geometry.rigid import invert_rigid
 from da3_core.scenes import Samples
 from da3_core.types import SKY_THRESHOLD, Prediction
 
-SceneAlignment = Literal["baselines", "median", "scale_shift", "none"]
+SceneAlignment = Literal["baselines", "median", "median_per_view", "scale_shift", "none"]
 MIN_BASELINE_M = 0.05  # of given cameras, for a scale to be read from them
 
 
@@ -44,7 +44,8 @@ class SceneScore:
 def score_scenes(prediction: Prediction, samples: Samples, align: SceneAlignment) -> list[SceneScore]:
     """Scores of the scenes of a batch (B, N, ...) that have any valid pixel.
 
-    The alignment is one per scene, never per view. "baselines" takes the scale from predicted against true camera centres, as a robot
+    The alignment is one per scene, but for "median_per_view", which tells what other views do for an image: one median fits the views of
+    a small scene better than those of a large one. "baselines" takes the scale from predicted against true camera centres, as a robot
     with odometry would, and the median ratio of depths where the cameras moved less than 5 cm (one view: always); "median" is
     always the latter; "scale_shift" is least squares; "none" takes depth for metres.
     Raises ValueError when the prediction has no depth.
@@ -61,21 +62,28 @@ def _score(prediction: Prediction, samples: Samples, b: int, depth: Tensor, alig
     T_world_cam = None if prediction.T_cam_world is None else invert_rigid(prediction.T_cam_world[b].double().cpu())
     truth = samples.T_world_cam[b].double().cpu()
     scale = _scale_from_cameras(truth, T_world_cam) if align == "baselines" else None
-    depth_align = "median" if align == "baselines" else align
-    if scale is not None:
-        depth, depth_align = depth * scale, "none"
-    metrics = depth_metrics(depth.flatten(), samples.depth_m[b].flatten(), samples.valid[b].flatten(), depth_align)
+    depth_align: SceneAlignment = align if scale is None else "none"
+    depth_m = depth if scale is None else depth * scale
+    metrics = _depth_metrics(depth_m, samples.depth_m[b], samples.valid[b], depth_align)
     knows_sky = kind >= 0  # recordings do not
     sky = None if prediction.sky is None or not knows_sky else sky_overlap(prediction.sky[b] >= SKY_THRESHOLD, samples.sky[b])
     return SceneScore(
-        abs_rel=float(metrics.abs_rel),
-        delta1=float(metrics.delta1),
+        abs_rel=float(metrics.abs_rel.mean()),
+        delta1=float(metrics.delta1.mean()),
         pose=None if T_world_cam is None or len(truth) < 2 else _score_poses(T_world_cam, truth),
         sky=sky,
         focal=focal,
         kind=kind,
         fell_back=align == "baselines" and scale is None,
     )
+
+
+def _depth_metrics(depth: Tensor, truth: Tensor, valid: Tensor, align: SceneAlignment) -> DepthMetrics:
+    """Of a scene's views (N, H, W) together, or one by one where each is aligned by itself; views without a valid pixel are left out."""
+    if align == "median_per_view":
+        known = valid.flatten(1).any(1)
+        return depth_metrics(depth[known].flatten(1), truth[known].flatten(1), valid[known].flatten(1), "median")
+    return depth_metrics(depth.flatten(), truth.flatten(), valid.flatten(), "median" if align == "baselines" else align)
 
 
 def _scale_from_cameras(truth: Tensor, T_world_cam: Tensor | None) -> float | None:

@@ -64,6 +64,30 @@ def test_one_scale_is_shared_by_all_views_of_a_scene(samples):
         assert score.abs_rel > 0.1
 
 
+def test_a_median_per_view_excuses_it_and_every_view_counts_alike(samples):
+    prediction = told_truth(samples)
+    uneven = prediction.depth * torch.tensor([1.0, 1.0, 2.0])[:, None, None]
+    for score in score_scenes(replace(prediction, depth=uneven), samples, "median_per_view"):
+        assert score.abs_rel < 1e-4
+    wrong = torch.where(torch.arange(28 * 42).view(28, 42) % 2 == 0, 1.0, 1.2)  # every other pixel of the last view
+    third = prediction.depth.clone()
+    third[:, 2] *= wrong
+    few = samples.valid.clone()
+    few[:, 2, 4:] = False  # few pixels of it are known
+    some = replace(samples, valid=few)
+    scenes = [b for b in range(2) if bool(few[b, 2].any())]
+    for b, score in enumerate(score_scenes(replace(prediction, depth=third), some, "median_per_view")):
+        if b in scenes:
+            assert 0.02 < score.abs_rel < 0.2 / 3 + 1e-3
+
+
+def test_a_view_without_truth_is_left_out_of_the_mean(samples):
+    valid = samples.valid.clone()
+    valid[:, 0] = False
+    for score in score_scenes(told_truth(samples), replace(samples, valid=valid), "median_per_view"):
+        assert score.abs_rel < 1e-4
+
+
 def test_scenes_do_not_share_a_scale(samples):
     prediction = told_truth(samples)
     depth = prediction.depth * torch.tensor([1.0, 7.0])[:, None, None, None]
@@ -130,7 +154,8 @@ def tiny(config: AnyViewConfig | MonoConfig | NestedConfig) -> AnyView | Mono | 
     return kinds[type(config)](config)
 
 
-ASKED = [("posed", "baselines"), ("posed", "median"), ("unposed", "median")]
+ASKED = [(mode, f"median{each}") for mode in ("posed", "unposed") for each in ("", "_per_view")]
+ASKED.insert(0, ("posed", "baselines"))
 LINES = {
     "any view": (ANY_VIEW, [(*line, views) for views in (1, 2) for line in ASKED]),
     "metric": (METRIC, [("metric", "none", 1)] * 5),
@@ -161,7 +186,7 @@ def test_the_network_is_conditioned_on_the_true_cameras_and_asked_for_the_right_
     T_cam_first[..., :3, 3] *= 10  # the lower median of two distances is the first camera's own zero, held up to 0.1
     images, want = as_the_network_sees(truth.images), {"depth", cameras}
     posed, unposed = network(images, T_cam_first, truth.K, want=want), network(images, want=want)
-    for row, prediction in zip(report.rows, (posed, posed, unposed), strict=True):
+    for row, prediction in zip(report.rows, (posed, posed, posed, unposed, unposed), strict=True):
         expected = torch.tensor([s.abs_rel for s in score_scenes(prediction, truth, row.alignment)]).mean().item()
         assert row.abs_rel == pytest.approx(expected, rel=1e-6 if row.alignment == "median" else 1e-3)
 
@@ -179,7 +204,7 @@ def test_metric_depth_is_scaled_by_the_focal_length_and_judged_where_things_have
 
 def test_nested_answers_as_both(samples):
     report = evaluate(tiny(NestedConfig(ANY_VIEW, METRIC)), ValidationWorlds(1), views=(2,), sizes=((28, 42),))
-    assert [row.mode for row in report.rows] == ["posed", "posed", "unposed"] + ["metric"] * 5
+    assert [row.mode for row in report.rows] == ["posed"] * 3 + ["unposed"] * 2 + ["metric"] * 5
 
 
 def test_the_same_call_gives_the_same_report_whatever_the_batch():

@@ -55,11 +55,11 @@ def compared_frames(drive: Path, output: Path) -> Iterator[ComparedFrame]:
         calibration = calibration_from_msg(next(messages_of(truth, f"{CAMERA}/camera_info")))
         if calibration is None:
             raise ValueError(f"{drive}: {CAMERA} is not calibrated")
+        rectified = DepthRectifier(calibration)
         inputs = zip(messages_of(truth, f"{CAMERA}/image_raw"), messages_of(truth, TRUE_DEPTH), strict=True)
         for depth, info in zip(messages_of(published, DEPTH), messages_of(published, INFO), strict=True):
             image, true_depth = next(pair for pair in inputs if pair[0].header.stamp == depth.header.stamp)
-            rectifier = DepthRectifier(calibration, np.asarray(info.k).reshape(3, 3), (info.width, info.height))
-            true_depth_m = rectifier(depth_from_image(true_depth))
+            true_depth_m = rectified(depth_from_image(true_depth), np.asarray(info.k).reshape(3, 3), (info.width, info.height))
             yield ComparedFrame(rgb_from_image(image), depth_from_image(depth), true_depth_m)
 
 

@@ -25,12 +25,9 @@ def draw_sheet(
     paths: dict[str, Float64Array],
 ) -> None:
     """A PNG: a row per frame (image, depth, truth, relative error), below it the cloud from above with paths (N, 3) by name."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure = plt.figure(figsize=(13, 2.6 * len(frames) + 6), layout="constrained")
+    figure = Figure(figsize=(13, 2.6 * len(frames) + 6), layout="constrained")
     figure.suptitle(title)
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[2.6 * len(frames), 6])[:, 0]
     axes = upper.subplots(len(frames), 4, squeeze=False)
@@ -40,7 +37,6 @@ def draw_sheet(
         axis.set_title(name)
     _draw_from_above(lower.subplots(), *cloud, paths)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def _draw_frame(figure: Any, axes: Sequence[Any], frame: ComparedFrame) -> None:

@@ -28,13 +28,11 @@ def draw_curves(report: Report, path: Path) -> None:
     """A picture of AbsRel and pose AUC30 over the number of views. Raises ValueError when the report has no any-view rows."""
     if not curves(report.rows, "abs_rel"):
         raise ValueError(f"{report.model} sees single views: there is no curve over the number of views to draw")
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    picture, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    picture = Figure(figsize=(9, 3.4), layout="constrained")
     picture.suptitle(f"{report.model}, {report.settings['scenes']} scenes")
+    axes = picture.subplots(1, 2)
     for axis, (figure, name) in zip(axes, (("abs_rel", "AbsRel after one median per view"), ("auc30", "pose AUC30")), strict=True):
         sizes: dict[str, str] = {}
         for (mode, size), (views, values) in curves(report.rows, figure).items():
@@ -46,4 +44,3 @@ def draw_curves(report: Report, path: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0].legend()
     picture.savefig(path, dpi=110)
-    plt.close(picture)

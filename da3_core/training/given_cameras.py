@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from da3_core.geometry.rays import rays_from_cameras
-from da3_core.geometry.rigid import invert_rigid, rigid_from_rt
+from da3_core.geometry.rigid import invert_rigid
 from da3_core.model.backbone import Backbone
-from da3_core.model.camera import relative_cameras
+from da3_core.model.camera import normalise_cameras, relative_cameras
 from da3_core.model.layers import linear
 from da3_core.scenes.sample import Samples
 from da3_core.training.losses import masked_mean, sample_depth
@@ -44,9 +44,8 @@ class GivenCameras(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor], samples: Samples) -> Tensor:
         """(B,) the mean l1 error of rays and of log-depth; features: tokens (B, N, 1 + P, D) after the blocks that are needed."""
-        T_cam_first, unit = relative_cameras(invert_rigid(samples.T_world_cam))
-        T_first_cam = invert_rigid(T_cam_first)
-        T_first_cam = rigid_from_rt(T_first_cam[..., :3, :3], T_first_cam[..., :3, 3] / unit[:, None, None])
+        T_cam_world = invert_rigid(samples.T_world_cam)
+        T_first_cam, (_, unit) = invert_rigid(normalise_cameras(T_cam_world)), relative_cameras(T_cam_world)
         size = (samples.depth_m.shape[-2], samples.depth_m.shape[-1])
         grid = (size[0] // self.patch, size[1] // self.patch)
         rays = shortened(rays_from_cameras(T_first_cam, samples.K, size, grid)).flatten(2, 3)  # (B, N, P, 6)

@@ -33,7 +33,7 @@ class MeasuredDepth:
         self._has_refused = False
         self._log_ns = dict(self._stamps())  # by stamp
         self._sorted = sorted(self._log_ns)
-        self._rectifier: tuple[tuple[bytes, int, int], DepthRectifier] | None = None
+        self._rectified = DepthRectifier(calibration)
 
     def of(self, result: FrameResult) -> Float32Array | None:
         """Measured depth where the result's is, NaN where unknown; None when no usable one was recorded within 20 ms."""
@@ -44,17 +44,11 @@ class MeasuredDepth:
         found = (msg for _, msg in self._messages(self._log_ns[nearest]) if stamp_ns(msg.header.stamp) == nearest)
         msg = next(found)  # it was there when the stamps were read
         try:
-            return self._rectified(depth_from_image(msg), result)
+            height, width = result.depth_m.shape
+            return self._rectified(depth_from_image(msg), result.K, (width, height))
         except (MessageError, ValueError) as error:
             self._refuse(error)
             return None
-
-    def _rectified(self, depth_m: Float32Array, result: FrameResult) -> Float32Array:
-        height, width = result.depth_m.shape
-        view = (result.K.tobytes(), width, height)
-        if self._rectifier is None or self._rectifier[0] != view:
-            self._rectifier = view, DepthRectifier(self._calibration, result.K, (width, height))
-        return self._rectifier[1](depth_m)
 
     def _find(self, topic: str) -> list[Connection]:
         images = connections_of(self._recording, IMAGE_TYPES[0])

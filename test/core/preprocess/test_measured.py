@@ -41,7 +41,7 @@ def expected() -> Float32Array:
 
 
 def test_every_ray_finds_its_depth() -> None:
-    found = DepthRectifier(BENT, K, SIZE)(recorded())
+    found = DepthRectifier(BENT)(recorded(), K, SIZE)
     known = np.isfinite(found)
     assert found.dtype == np.float32 and known.mean() > 0.8
     half_a_pixel = 0.5 * (1 + 2) / 120 * 1.1
@@ -53,7 +53,7 @@ def test_what_was_not_measured_stays_unknown_and_nothing_is_averaged() -> None:
     depth[:, 80:] = 0
     depth[60, :] = np.nan
     depth[61, :] = np.inf
-    found = DepthRectifier(BENT, K, SIZE)(depth)
+    found = DepthRectifier(BENT)(depth, K, SIZE)
     assert np.isnan(found[:, 70:]).all() and np.isfinite(found[:35, 20:40]).all()
     assert np.isnan(found[35:55, 20:40]).any(0).all()
     assert set(np.unique(found[np.isfinite(found)])) <= set(np.unique(depth))
@@ -61,10 +61,16 @@ def test_what_was_not_measured_stays_unknown_and_nothing_is_averaged() -> None:
 
 def test_rays_outside_of_the_image_have_none() -> None:
     wide = np.array([[40.0, 0, 55.5], [0, 40.0, 41.5], [0, 0, 1]])
-    found = DepthRectifier(BENT, wide, SIZE)(recorded())
+    found = DepthRectifier(BENT)(recorded(), wide, SIZE)
     assert np.isnan(found[0]).all() and np.isnan(found[:, 0]).all() and np.isfinite(found[42, 56])
 
 
 def test_depth_of_another_camera_is_refused() -> None:
     with pytest.raises(ValueError, match="depth is 80x60, the camera's images are 160x120"):
-        DepthRectifier(BENT, K, SIZE)(np.ones((60, 80), np.float32))
+        DepthRectifier(BENT)(np.ones((60, 80), np.float32), K, SIZE)
+
+
+def test_another_view_is_another_lookup() -> None:
+    rectified, wide = DepthRectifier(BENT), np.array([[40.0, 0, 55.5], [0, 40.0, 41.5], [0, 0, 1]])
+    for view, size in ((K, SIZE), (wide, SIZE), (wide, (56, 42)), (K, SIZE)):
+        np.testing.assert_array_equal(rectified(recorded(), view, size), DepthRectifier(BENT)(recorded(), view, size))

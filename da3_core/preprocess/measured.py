@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from da3_core.preprocess.lens import lens_from_calibration
+from da3_core.preprocess.on_device import Indices
 from da3_core.preprocess.resize import Size
 from da3_core.types import BoolArray, Calibration, Float32Array, Float64Array
 
 View = tuple[bytes, Size]  # K's and the image's size
-Indices = np.ndarray[tuple[int, ...], np.dtype[np.intp]]
 Lookup = tuple[Indices, Indices, BoolArray]  # rows, columns, and where the camera sees anything
 
 
@@ -45,5 +45,5 @@ class DepthRectifier:
         x, y = np.meshgrid(*((np.arange(n) - K[i, 2]) / K[i, i] for i, n in enumerate(size)))
         pixels = self._lens.pixels(np.stack([x, y], -1))
         seen = ~np.isnan(pixels[..., 0])
-        columns, rows = np.where(seen[..., None], pixels, 0).astype(int).transpose(2, 0, 1)
+        columns, rows = np.where(seen[..., None], pixels, 0).astype(np.int64).transpose(2, 0, 1)
         return np.minimum(rows, self._shape[0] - 1), np.minimum(columns, self._shape[1] - 1), seen

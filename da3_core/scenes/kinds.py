@@ -11,7 +11,7 @@ from torch import Tensor
 from da3_core.scenes.objects import make_objects
 from da3_core.scenes.outdoors import make_outdoors
 from da3_core.scenes.rng import Draws
-from da3_core.scenes.rooms import make_rooms
+from da3_core.scenes.rooms import make_abstract, make_rooms
 from da3_core.scenes.worlds import Worlds, interleave
 
 MAKERS: dict[str, Callable[[Tensor, int], Worlds]] = {
@@ -19,8 +19,10 @@ MAKERS: dict[str, Callable[[Tensor, int], Worlds]] = {
     "corridor": partial(make_rooms, is_corridor=True),
     "outdoor": make_outdoors,
     "object": make_objects,
+    "abstract": make_abstract,
 }
 KINDS = tuple(MAKERS)
+# What evaluation draws from. Abstract rooms are for training.
 MIX = ("room",) * 5 + ("corridor",) + ("outdoor",) * 3 + ("object",) * 2
 
 

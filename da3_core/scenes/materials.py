@@ -106,12 +106,26 @@ GROUND = Family(
 DARK = Family(
     saturation=(0.0, 0.3), value=(0.02, 0.2), variation=(0.02, 0.3), patterned=(0.1, 0.1), specular=(0.1, 0.9), gloss=(30.0, 300.0),
 )  # fmt: skip
+WILD = Family(
+    saturation=(0.0, 1.0), value=(0.02, 1.0), variation=(0.2, 1.0), accent=(0.6, 1.0), noise_per_m=(0.2, 40.0), stretch=(0.2, 20.0),
+    roughness=(0.3, 0.95), contrast=(0.0, 3.0), turned=(0.3, 0.3), patterned=(0.75, 0.75), cell_m=(0.05, 2.0), aspect=(0.02, 50.0),
+    stagger=(0.0, 1.0), joint_m=(0.001, 0.1), tint=(0.0, 1.0), checkered=(0.4, 0.4), inset=(0.1, 0.95), inset_chance=(0.0, 1.0),
+    marks=(2.0, 40.0), marked=(0.25, 0.25), specular=(0.0, 0.6),
+)  # fmt: skip
+LOUD = Family(
+    saturation=(0.0, 1.0), value=(0.02, 1.0), variation=(0.0, 0.3), accent=(1.0, 1.0), contrast=(0.0, 0.3), patterned=(1.0, 1.0),
+    cell_m=(0.06, 1.0), aspect=(0.02, 50.0), stagger=(0.0, 0.0), tint=(0.0, 1.0), checkered=(0.8, 0.8), inset_chance=(0.0, 0.3),
+    specular=(0.0, 0.3),
+)  # fmt: skip
+FLAT = Family(saturation=(0.0, 1.0), value=(0.03, 1.0), variation=(0.0, 0.02), contrast=(0.0, 0.02), patterned=(0.0, 0.0))
 LIT = Family(saturation=(0.0, 0.3), value=(0.7, 1.0), variation=(0.02, 0.1), contrast=(0.0, 0.3), patterned=(0.1, 0.1), emission=(0.3, 3.0))
 
 FAMILIES: dict[str, Family] = {
     "any": ANY, "plain": PLAIN, "wall": WALL, "floor": FLOOR, "wood": WOOD, "metal": METAL, "fabric": FABRIC, "painted": PAINTED,
     "poster": POSTER, "books": BOOKS, "masonry": MASONRY, "facade": FACADE, "foliage": FOLIAGE, "ground": GROUND, "dark": DARK, "lit": LIT,
 }  # fmt: skip
+USUAL = tuple(FAMILIES)
+FAMILIES |= {"wild": WILD, "loud": LOUD, "flat": FLAT}  # of abstract rooms alone
 FAMILY_ID = {name: i for i, name in enumerate(FAMILIES)}
 LOGARITHMIC = ("noise_per_m", "stretch", "cell_m", "aspect", "joint_m", "marks", "gloss")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from da3_core.scenes.materials import FAMILY_ID
+from da3_core.scenes.materials import FAMILY_ID, USUAL
 from da3_core.scenes.parts import SHAPES
 from da3_core.scenes.primitives import BOX, COLUMN, CUSHION, CYLINDER, DOME, ELLIPSOID, Solids
 from da3_core.scenes.rng import Draws
@@ -105,7 +105,7 @@ def random_solids(draws: Draws, count: int, size_m: tuple[float, float], tumbled
     tilt = draws.uniform(count, low=-math.pi, high=math.pi) * draws.chance(tumbled, count)
     rotation = rotation_z(draws.uniform(count, high=2 * math.pi)) @ rotation_x(tilt)
     index = torch.arange(count, device=draws.device).expand(half.shape[:2])
-    families = draws.choice(list(FAMILY_ID.values()), count)
+    families = draws.choice([FAMILY_ID[name] for name in USUAL], count)
     return Pieces(
         torch.zeros_like(half), rotation, half, shapes[draws.integers(len(shapes), count)], draws.uniform(count), index, families, index < 0
     )

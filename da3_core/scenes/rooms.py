@@ -1,4 +1,8 @@
-"""Rooms, corridors and halls: a shell of walls, furnished along the walls, in the middle, on walls and on tops."""
+"""Rooms, corridors and halls: a shell of walls, furnished along the walls, in the middle, on walls and on tops.
+
+And abstract rooms of the same sizes, in which nothing looks as it should: what is learnt of one generator's furniture and wallpaper does
+not hold elsewhere, layout and parallax do.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,13 @@ import torch
 from torch import Tensor
 
 from da3_core.scenes.illumination import draw_sky, lamp_and_sun
+from da3_core.scenes.materials import FAMILY_ID
 from da3_core.scenes.pieces import Instances, Pieces, draw_instances, join_instances, pieces_from_instances, random_solids
 from da3_core.scenes.rng import Draws
 from da3_core.scenes.shell import Shell, draw_shell, shell_pieces, wall_frames
 from da3_core.scenes.templates import ids
 from da3_core.scenes.vec import xyz
-from da3_core.scenes.worlds import Stay, Worlds, assemble
+from da3_core.scenes.worlds import Light, Sky, Stay, Worlds, assemble
 
 ALONG_WALLS = ids(
     "wardrobe", "bookshelf", "bookshelf", "low_cabinet", "tv_bench", "sofa", "desk", "desk", "bed", "counter", "fridge", "rack", "plant",
@@ -38,13 +43,35 @@ def make_rooms(seeds: Tensor, kind: int, is_corridor: bool) -> Worlds:
     shell = draw_shell(draws, is_corridor)
     furniture = furnish(draws, shell, is_corridor)
     clutter = _scatter(draws, shell, random_solids(draws, 8, (0.05, 0.6), 0.3))
+    light, sky = _light(draws, shell)
+    parts = [shell_pieces(draws, shell), pieces_from_instances(draws, furniture), clutter]
+    focus = furniture.position + 0.5 * furniture.size * torch.tensor([0.0, 0.0, 1.0], device=draws.device)
+    return assemble(seeds, kind, parts, light, sky, _stay(draws, shell, focus, furniture.present))
+
+
+def make_abstract(seeds: Tensor, kind: int) -> Worlds:
+    """Rooms with solids for furniture and any texture on any surface."""
+    draws = Draws(seeds, "abstract", 4096)
+    shell = draw_shell(draws, is_corridor=False)
+    shell = replace(shell, is_closed=draws.chance(0.6))
+    large = _scatter(draws, shell, random_solids(draws, 28, (0.5, 3.0), 0.15), aloft=0.3)
+    small = _scatter(draws, shell, random_solids(draws, 12, (0.05, 0.6), 0.4), aloft=0.3)
+    light, sky = _light(draws, shell)
+    parts = [_dressed_up(draws, part) for part in (shell_pieces(draws, shell), large, small)]
+    return assemble(seeds, kind, parts, light, sky, _stay(draws, shell, large.centre, torch.isfinite(large.order)))
+
+
+def _dressed_up(draws: Draws, part: Pieces) -> Pieces:
+    families = draws.choice([FAMILY_ID[name] for name in ("wild", "wild", "loud", "loud", "flat", "any")], part.families.shape[1])
+    return replace(part, families=families)
+
+
+def _light(draws: Draws, shell: Shell) -> tuple[Light, Sky]:
     daylight, lamplight = draws.log_uniform(low=0.3, high=6.0), draws.log_uniform(low=0.4, high=3.0)
     x, y = draws.uniform(low=-0.4, high=0.4) * shell.length, draws.uniform(low=-0.4, high=0.4) * shell.width
     lamp = xyz(x, y, shell.height - draws.uniform(low=0.15, high=0.5))
     light = lamp_and_sun(draws, lamp, draws.log_uniform(low=1.5, high=6.0), daylight, lamplight)
-    sky = draw_sky(draws, daylight, torch.full_like(daylight, 300.0))
-    parts = [shell_pieces(draws, shell), pieces_from_instances(draws, furniture), clutter]
-    return assemble(seeds, kind, parts, light, sky, _stay(draws, shell, furniture))
+    return light, draw_sky(draws, daylight, torch.full_like(daylight, 300.0))
 
 
 def furnish(draws: Draws, shell: Shell, is_corridor: bool) -> Instances:
@@ -157,23 +184,23 @@ def _outside(draws: Draws, shell: Shell) -> Instances:
     return items.at(position, draws.uniform(count, high=2 * math.pi), draws.chance(0.7, count))
 
 
-def _scatter(draws: Draws, shell: Shell, solids: Pieces) -> Pieces:
-    """Things of no name: on the floor, sometimes in the air."""
+def _scatter(draws: Draws, shell: Shell, solids: Pieces, aloft: float = 0.12) -> Pieces:
+    """Things of no name: on the floor, or with probability `aloft` in the air."""
     count = solids.order.shape[1]
     xy = draws.uniform(count, 2, low=-0.46, high=0.46) * torch.stack((shell.length, shell.width), -1)[:, None]
     lowest = (solids.rotation[..., 2, :].abs() * solids.half).sum(-1)
-    aloft = draws.chance(0.12, count) * draws.uniform(count) * (shell.height[:, None] - 2 * lowest).clamp_min(0.0)
+    lift = draws.chance(aloft, count) * draws.uniform(count) * (shell.height[:, None] - 2 * lowest).clamp_min(0.0)
     present = draws.chance(draws.uniform(1, low=0.0, high=0.8), count)
-    return replace(solids, centre=torch.cat((xy, (lowest + aloft)[..., None]), -1), order=torch.where(present, solids.order, torch.inf))
+    return replace(solids, centre=torch.cat((xy, (lowest + lift)[..., None]), -1), order=torch.where(present, solids.order, torch.inf))
 
 
-def _stay(draws: Draws, shell: Shell, furniture: Instances) -> Stay:
+def _stay(draws: Draws, shell: Shell, focus: Tensor, present: Tensor) -> Stay:
+    """focus (B, S, 3), present (B, S) bool: what there is to look at, the first eight of it."""
     half = torch.stack((0.5 * shell.length, 0.5 * shell.width), -1) - 0.25
     low = torch.cat((-half, torch.full_like(half[:, :1], 0.15)), -1)
     high = torch.cat((half, (shell.height - 0.3).clamp_max(2.4)[:, None]), -1)
-    focus = furniture.position + 0.5 * furniture.size * torch.tensor([0.0, 0.0, 1.0], device=draws.device)
     anywhere = low[:, None] + (high - low)[:, None] * draws.uniform(8, 3)
-    focus = torch.where(furniture.present[:, :8, None], focus[:, :8], anywhere)
+    focus = torch.where(present[:, :8, None], focus[:, :8], anywhere)
     return Stay(
         low, high, torch.zeros_like(half), focus, 0.45 * torch.sqrt(shell.length * shell.width), torch.zeros_like(shell.has_partition)
     )

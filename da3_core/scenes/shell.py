@@ -26,6 +26,7 @@ class Shell:
     height: Tensor
     partition_x: Tensor  # of the partition's middle
     has_partition: Tensor  # bool
+    is_closed: Tensor  # bool: no windows, no doorways
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def draw_shell(draws: Draws, is_corridor: bool) -> Shell:
     high = draws.uniform(low=2.6, high=5.0) + 0.12 * (length - 10.0).clamp_min(0.0)
     height = torch.where(draws.chance(0.65), low, high)
     has_partition = draws.chance(0.3 if is_corridor else 0.2) & (length > 4.0)
-    return Shell(length, width, height, draws.uniform(low=-0.25, high=0.25) * length, has_partition)
+    return Shell(length, width, height, draws.uniform(low=-0.25, high=0.25) * length, has_partition, torch.zeros_like(has_partition))
 
 
 def wall_frames(shell: Shell) -> tuple[Tensor, Tensor, Tensor]:
@@ -103,7 +104,7 @@ def _openings(draws: Draws, shell: Shell, lengths: Tensor) -> Openings:
     """Windows and doorways, one in each half of a wall; a partition always has a doorway."""
     is_partition = _is_partition(draws.device)
     often = torch.tensor([0.55, 0.25], device=draws.device)
-    wanted = draws.chance(often, WALLS, 2) | (is_partition & (often > 0.5))
+    wanted = (draws.chance(often, WALLS, 2) | (is_partition & (often > 0.5))) & ~shell.is_closed[:, None, None]
     door = draws.chance(0.3, WALLS, 2) | is_partition
     width = torch.where(door, draws.uniform(WALLS, 2, low=0.75, high=1.8), draws.uniform(WALLS, 2, low=0.5, high=2.6))
     width = torch.minimum(width, 0.4 * lengths[..., None])

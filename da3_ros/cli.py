@@ -143,6 +143,12 @@ def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="a recording with measured depth in the TUM RGB-D layout")
     parser.add_argument("--model", default="da3-nano", help="preset, Hub name or folder of a checkpoint (default: da3-nano)")
     parser.add_argument("--scenes", type=_positive, default=128, metavar="N", help="number of worlds or windows (default: 128)")
+    parser.add_argument(
+        "--worlds",
+        nargs="+",
+        metavar="KIND",
+        help="kinds of worlds, each as often as named: room, corridor, outdoor, object, abstract (default: a mixture of the first four)",
+    )
     parser.add_argument("--views", type=_positive, nargs="+", default=(1, 2, 4, 8), metavar="N", help="window sizes (default: 1 2 4 8)")
     parser.add_argument(
         "--size",
@@ -159,6 +165,8 @@ def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     given = parser.parse_intermixed_args(rest)
     if (given.what == "recordings") != bool(given.folders):
         parser.error("recordings wants a FOLDER or several, scenes none")
+    if given.folders and given.worlds:
+        parser.error("--worlds is of scenes: recordings have what was recorded")
     from rich.console import Console
     from rich.markdown import Markdown
 
@@ -167,7 +175,8 @@ def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     if given.plot is not None:
         import matplotlib  # noqa: F401 - what draws in the end is missed at the beginning
 
-    material = RecordedWindows(given.folders, given.scenes) if given.folders else ValidationWorlds(given.scenes)
+    worlds = ValidationWorlds(given.scenes, tuple(given.worlds or ValidationWorlds.worlds))
+    material = RecordedWindows(given.folders, given.scenes) if given.folders else worlds
     sizes = [(height, width) for height, width in given.size or ((168, 224), (252, 336))]
     model = load_model(given.model)
     report = evaluate(model, material, given.model, given.views, sizes, given.batch, given.device, progress=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from da3_core.datasets import TumRgbdRecording, fit_frame, pick_frames, samples_from_frames
 from da3_core.scenes import Samples, make_samples, seeds
+from da3_core.scenes.kinds import KINDS, MIX, draw_kinds
 
 Focals = tuple[tuple[float, float] | None, ...]
 
@@ -23,24 +24,42 @@ class Material(Protocol):
     def __len__(self) -> int:
         """Number of scenes."""
 
+    @property
+    def contents(self) -> dict[str, list[str]]:
+        """What the scenes are made of; stands in the report."""
+
     def batches(self, views: int, size: tuple[int, int], batch: int, device: str) -> Iterator[Samples]:
         """All scenes on `device`, `batch` at once, of `views` views in order of time, images of size (H, W)."""
 
 
 @dataclass(frozen=True)
 class ValidationWorlds:
-    """The first rendered worlds of the validation split, which no training has seen."""
+    """The first rendered worlds of the validation split, which no training has seen.
+
+    worlds: kinds of worlds, names of `KINDS`, each as often as its share; `DataConfig.worlds` in training.
+    """
 
     count: int = 128
+    worlds: tuple[str, ...] = MIX
     focals: ClassVar[Focals] = ((0.5, 1.5), (0.5, 0.75), (0.75, 1.0), (1.0, 1.25), (1.25, 1.5))
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for names that are no kinds of worlds, or none."""
+        if not self.worlds or not set(self.worlds) <= set(KINDS):
+            raise ValueError(f"worlds {list(self.worlds)} must be kinds of worlds: name some of {', '.join(KINDS)}")
 
     def __len__(self) -> int:
         return self.count
 
+    @property
+    def contents(self) -> dict[str, list[str]]:
+        """See `Material`."""
+        return {"worlds": list(self.worlds)}
+
     def batches(self, views: int, size: tuple[int, int], batch: int, device: str) -> Iterator[Samples]:
         """See `Material`. Raises ValueError when there are not as many."""
-        for chosen in seeds("validation", 0, self.count).to(device).split(batch):
-            yield make_samples(chosen, views, size, chosen.device)
+        for chosen in seeds("validation", 0, self.count).split(batch):
+            yield make_samples(chosen.to(device), views, size, device, draw_kinds(chosen, self.worlds))
 
 
 class RecordedWindows:
@@ -60,6 +79,11 @@ class RecordedWindows:
 
     def __len__(self) -> int:
         return self.count
+
+    @property
+    def contents(self) -> dict[str, list[str]]:
+        """See `Material`."""
+        return {"recordings": [str(recording.folder) for recording in self.recordings]}
 
     def batches(self, views: int, size: tuple[int, int], batch: int, device: str) -> Iterator[Samples]:
         """See `Material`. Raises ValueError when a recording is too short or a picture cannot be read."""

@@ -90,7 +90,7 @@ def evaluate(
             for (n, q), found in scores.items():
                 focals = material.focals if q.mode == "metric" else (None,)
                 rows += [row_from_scores(q.mode, q.alignment, n, size, found, focal) for focal in focals]
-    return Report(name, {"scenes": len(material), **asdict(asking)}, rows)
+    return Report(name, {"scenes": len(material), **material.contents, **asdict(asking)}, rows)
 
 
 @torch.inference_mode()

@@ -22,13 +22,13 @@ MAKERS: dict[str, Callable[[Tensor, int], Worlds]] = {
     "abstract": make_abstract,
 }
 KINDS = tuple(MAKERS)
-# What evaluation draws from. Abstract rooms are for training.
+# What is drawn from by default: abstract rooms have to be asked for
 MIX = ("room",) * 5 + ("corridor",) + ("outdoor",) * 3 + ("object",) * 2
 
 
-def draw_kinds(seeds: Tensor, mix: Sequence[str] = MIX) -> Tensor:
-    """(B,) int64 indices into `KINDS`, mixed as `mix` says: names of `KINDS`, each as often as its share."""
-    return Draws(seeds, "kind", 1).choice([KINDS.index(name) for name in mix])
+def draw_kinds(seeds: Tensor, mix: Sequence[str] = MIX) -> list[str]:
+    """The kind of each world (B,), mixed as `mix` says: names of `KINDS`, each as often as its share."""
+    return [mix[i] for i in Draws(seeds, "kind", 1).integers(len(mix)).tolist()]
 
 
 def make_worlds(seeds: Tensor, kinds: Sequence[str] | str | None = None, device: torch.device | str = "cpu") -> Worlds:
@@ -37,10 +37,10 @@ def make_worlds(seeds: Tensor, kinds: Sequence[str] | str | None = None, device:
     kinds: one name of `KINDS` for all, one per world, or None for a mixture by seed. Seeds on the CPU spare the GPU a wait.
     """
     if kinds is None:
-        kind = draw_kinds(seeds.cpu())
-    else:
-        names = [kinds] * len(seeds) if isinstance(kinds, str) else list(kinds)
-        kind = torch.tensor([KINDS.index(name) for name in names])
+        kinds = draw_kinds(seeds.cpu())
+    elif isinstance(kinds, str):
+        kinds = [kinds] * len(seeds)
+    kind = torch.tensor([KINDS.index(name) for name in kinds])
     groups, places = [], []
     for i, make in enumerate(MAKERS.values()):
         at = torch.nonzero(kind == i)[:, 0]

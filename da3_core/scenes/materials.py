@@ -106,6 +106,7 @@ GROUND = Family(
 DARK = Family(
     saturation=(0.0, 0.3), value=(0.02, 0.2), variation=(0.02, 0.3), patterned=(0.1, 0.1), specular=(0.1, 0.9), gloss=(30.0, 300.0),
 )  # fmt: skip
+LIT = Family(saturation=(0.0, 0.3), value=(0.7, 1.0), variation=(0.02, 0.1), contrast=(0.0, 0.3), patterned=(0.1, 0.1), emission=(0.3, 3.0))
 WILD = Family(
     saturation=(0.0, 1.0), value=(0.02, 1.0), variation=(0.2, 1.0), accent=(0.6, 1.0), noise_per_m=(0.2, 40.0), stretch=(0.2, 20.0),
     roughness=(0.3, 0.95), contrast=(0.0, 3.0), turned=(0.3, 0.3), patterned=(0.75, 0.75), cell_m=(0.05, 2.0), aspect=(0.02, 50.0),
@@ -118,14 +119,12 @@ LOUD = Family(
     specular=(0.0, 0.3),
 )  # fmt: skip
 FLAT = Family(saturation=(0.0, 1.0), value=(0.03, 1.0), variation=(0.0, 0.02), contrast=(0.0, 0.02), patterned=(0.0, 0.0))
-LIT = Family(saturation=(0.0, 0.3), value=(0.7, 1.0), variation=(0.02, 0.1), contrast=(0.0, 0.3), patterned=(0.1, 0.1), emission=(0.3, 3.0))
 
-FAMILIES: dict[str, Family] = {
+USUAL: dict[str, Family] = {
     "any": ANY, "plain": PLAIN, "wall": WALL, "floor": FLOOR, "wood": WOOD, "metal": METAL, "fabric": FABRIC, "painted": PAINTED,
     "poster": POSTER, "books": BOOKS, "masonry": MASONRY, "facade": FACADE, "foliage": FOLIAGE, "ground": GROUND, "dark": DARK, "lit": LIT,
 }  # fmt: skip
-USUAL = tuple(FAMILIES)
-FAMILIES |= {"wild": WILD, "loud": LOUD, "flat": FLAT}  # of abstract rooms alone
+FAMILIES = USUAL | {"wild": WILD, "loud": LOUD, "flat": FLAT}  # these are of abstract rooms alone
 FAMILY_ID = {name: i for i, name in enumerate(FAMILIES)}
 LOGARITHMIC = ("noise_per_m", "stretch", "cell_m", "aspect", "joint_m", "marks", "gloss")
 

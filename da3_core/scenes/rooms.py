@@ -35,6 +35,7 @@ MOUNTED = ids("picture", "picture", "picture", "mirror", "wall_shelf", "radiator
 HANGING = ids("pendant", "panel", "panel", "beam", "pipe")
 SMALL = ids("cup", "bottle", "book_stack", "laptop", "bowl", "ball", "carton", "vase", "desk_lamp", "frame", "plant")
 OUTSIDE = ids("block", "house", "tree", "conifer", "bush", "wall", "hedge", "van")
+LOOKS = [FAMILY_ID[name] for name in ("wild", "wild", "loud", "loud", "flat", "any")]  # of anything in an abstract room
 
 
 def make_rooms(seeds: Tensor, kind: int, is_corridor: bool) -> Worlds:
@@ -62,8 +63,7 @@ def make_abstract(seeds: Tensor, kind: int) -> Worlds:
 
 
 def _dressed_up(draws: Draws, part: Pieces) -> Pieces:
-    families = draws.choice([FAMILY_ID[name] for name in ("wild", "wild", "loud", "loud", "flat", "any")], part.families.shape[1])
-    return replace(part, families=families)
+    return replace(part, families=draws.choice(LOOKS, part.families.shape[1]))
 
 
 def _light(draws: Draws, shell: Shell) -> tuple[Light, Sky]:

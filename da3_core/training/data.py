@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from da3_core.scenes.kinds import KINDS, MIX, draw_kinds
+from da3_core.scenes.kinds import MIX, draw_kinds
 from da3_core.scenes.sample import Samples, Shots, plan_shots, reorder_views, shoot, split_views
 from da3_core.scenes.splits import TRAIN, VALIDATION
 from da3_core.training.config import Bucket, DataConfig
@@ -138,8 +138,7 @@ class RenderedScenes:
         """Shots of this draw and of those upcoming ones that have the same shape."""
         alike = {_seed_key(d): d.seeds for d in (draw, *islice(upcoming, self.ahead - 1)) if _shape(d) == _shape(draw)}
         seeds = torch.cat([*alike.values()])
-        kinds = [KINDS[i] for i in draw_kinds(seeds, self.mix).tolist()]
-        shots = plan_shots(seeds.to(self.device), draw.world_views, draw.image_size, self.device, kinds)
+        shots = plan_shots(seeds.to(self.device), draw.world_views, draw.image_size, self.device, draw_kinds(seeds, self.mix))
         rows = torch.arange(len(alike) * len(draw.seeds), device=self.device).chunk(len(alike))
         return {key: shots.select(row) for key, row in zip(alike, rows, strict=True)}
 

@@ -16,7 +16,8 @@ from da3_core.model import build_model
 from da3_core.model.da3 import AnyView
 from da3_core.model.images import normalise_images
 from da3_core.model.presets import BackboneConfig, DPTConfig, MonoConfig
-from da3_core.scenes import Samples, make_samples
+from da3_core.scenes import KINDS, Samples, make_samples, seeds
+from da3_core.scenes.kinds import draw_kinds
 from da3_core.types import Prediction
 
 SIZE = (28, 42)
@@ -70,6 +71,15 @@ def test_windows_are_the_same_every_time_and_come_from_all_recordings(recorded: 
     assert {windows._window(i, 2)[0] for i in range(5)} == set(windows.recordings)
 
 
+def test_worlds_are_those_of_the_usual_mix_or_of_the_kinds_asked_for() -> None:
+    usual = make_samples(seeds("validation", 0, 3), 2, SIZE)
+    found = list(ValidationWorlds(3).batches(2, SIZE, 3, "cpu"))
+    assert len(found) == 1 and torch.equal(found[0].images, usual.images)
+    batches = ValidationWorlds(3, ("abstract", "corridor")).batches(2, SIZE, 2, "cpu")
+    kinds = [KINDS[i] for batch in batches for i in batch.kind]
+    assert kinds == draw_kinds(seeds("validation", 0, 3), ("abstract", "corridor")) and set(kinds) <= {"abstract", "corridor"}
+
+
 def test_the_truth_scores_perfectly(recorded: tuple[Path, Samples]) -> None:
     folder, samples = recorded
     report = evaluate(ToldTheTruth(samples), RecordedWindows([folder], 3), views=(1, 2), sizes=(SIZE,), batch=1)
@@ -79,6 +89,7 @@ def test_the_truth_scores_perfectly(recorded: tuple[Path, Samples]) -> None:
         ("posed", 2, 3),
         ("unposed", 2, 3),
     ]
+    assert report.settings["scenes"] == 3 and report.settings["recordings"] == [str(folder)]
     assert all(row.abs_rel is not None and row.abs_rel < 1e-3 for row in report.rows)
     assert all(row.auc30 is not None and row.auc30 > 0.95 for row in report.rows if row.views == 2)
 
@@ -97,5 +108,8 @@ def test_what_cannot_be_measured_on_is_refused(recorded: tuple[Path, Samples], t
         RecordedWindows([tmp_path])
     with pytest.raises(ValueError, match="4 frames cannot give 8 views"):
         list(RecordedWindows([recorded[0]]).batches(8, SIZE, 1, "cpu"))
+    for worlds in (("room", "attic"), ()):
+        with pytest.raises(ValueError, match="name some of room, corridor, outdoor, object, abstract"):
+            ValidationWorlds(2, worlds)
     with pytest.raises(ValueError, match="validation"):
         list(ValidationWorlds(1 << 21).batches(1, SIZE, 1, "cpu"))

@@ -17,7 +17,7 @@ from da3_core.model.da3 import AnyView, Mono
 from da3_core.model.nested import Nested
 from da3_core.model.presets import AnyViewConfig, BackboneConfig, DPTConfig, MonoConfig, NestedConfig
 from da3_core.scenes import Samples, make_samples, seeds
-from da3_core.scenes.kinds import KINDS
+from da3_core.scenes.kinds import KINDS, MIX, draw_kinds
 from da3_core.types import Prediction, Sim3
 
 UNIT_M = 2.5  # of the constructed network
@@ -202,6 +202,14 @@ def test_metric_depth_is_scaled_by_the_focal_length_and_judged_where_things_have
     assert row.scenes == len(sized) and row.abs_rel == pytest.approx(torch.stack(sized).mean().item(), rel=1e-5)
 
 
+@torch.no_grad()
+def test_rooms_that_are_abstract_have_a_size():
+    report = evaluate(tiny(METRIC), ValidationWorlds(3, ("abstract", "object")), sizes=((28, 42),))
+    kinds = draw_kinds(seeds("validation", 0, 3), ("abstract", "object"))
+    assert set(kinds) == {"abstract", "object"} and report.rows[0].scenes == kinds.count("abstract")
+    assert report.settings["worlds"] == ["abstract", "object"]
+
+
 def test_nested_answers_as_both(samples):
     report = evaluate(tiny(NestedConfig(ANY_VIEW, METRIC)), ValidationWorlds(1), views=(2,), sizes=((28, 42),))
     assert [row.mode for row in report.rows] == ["posed"] * 3 + ["unposed"] * 2 + ["metric"] * 5
@@ -214,7 +222,8 @@ def test_the_same_call_gives_the_same_report_whatever_the_batch():
     )
     assert first.to_json() == second.to_json()
     assert [row.abs_rel for row in other_batch.rows] == pytest.approx([row.abs_rel for row in first.rows], rel=1e-3)
-    assert first.settings == {"scenes": 2, "bf16": False, "reference_view": "saddle_balanced", "cameras_from_rays": True}
+    asked = {"bf16": False, "reference_view": "saddle_balanced", "cameras_from_rays": True}
+    assert first.settings == {"scenes": 2, "worlds": list(MIX), **asked}
 
 
 def test_bf16_moves_the_figures_little():

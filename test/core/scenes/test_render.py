@@ -5,21 +5,20 @@ import numpy as np
 import pytest
 import torch
 
-from da3_core.scenes import make_worlds, render, render_rays, sample_cameras
+from da3_core.scenes import KINDS, make_worlds, render, render_rays, sample_cameras
 from da3_core.scenes.lens import lens_directions
 from da3_core.scenes.primitives import BOX, Solids
 from da3_core.scenes.render import _at_once, pinhole_directions
 from da3_core.scenes.vec import look_rotation
 from da3_core.scenes.worlds import SOLIDS
 
-KINDS = ["room", "corridor", "outdoor", "object"]
 SIZE = (56, 72)
 
 
 @pytest.fixture(scope="module")
 def scenes():
-    """Four worlds seen from two cameras each: (worlds, T_world_cam, K, rendering)."""
-    worlds = make_worlds(torch.tensor([11, 12, 13, 14]), KINDS)
+    """A world of every kind seen from two cameras each: (worlds, T_world_cam, K, rendering)."""
+    worlds = make_worlds(torch.arange(11, 11 + len(KINDS)), KINDS)
     T, K = sample_cameras(worlds, 2, SIZE, "hand")
     return worlds, T, K, render(worlds, T, K, SIZE)
 
@@ -70,7 +69,7 @@ def test_sky_is_where_nothing_is(scenes):
     assert (seen.normal.norm(dim=2)[missed] == 0).all()
     assert torch.isfinite(seen.radiance).all() and (seen.radiance >= 0).all()
     assert (seen.depth > 0).all() and not torch.isnan(seen.depth).any()
-    assert seen.object[3].any() and not seen.object[:3].any() and not (seen.object & missed).any()
+    assert seen.object.flatten(1).any(1).tolist() == [kind == "object" for kind in KINDS] and not (seen.object & missed).any()
 
 
 def test_points_of_one_view_lie_on_the_other_views_surfaces(scenes):

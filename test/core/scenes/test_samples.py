@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from da3_core.scenes import DEMO, KINDS, TRAIN, VALIDATION, make_samples, make_worlds, seeds, split_of
-from da3_core.scenes.kinds import draw_kinds
+from da3_core.scenes.kinds import MIX, draw_kinds
 from da3_core.scenes.tree import map_tensors
 
 SIZE = (28, 42)
@@ -43,15 +43,19 @@ def test_images_have_texture(batch):
 
 
 def test_kinds_are_mixed_and_can_be_asked_for():
-    assert set(draw_kinds(torch.arange(200)).tolist()) == set(range(len(KINDS)))
-    worlds = make_worlds(torch.arange(4), list(KINDS))
-    assert worlds.kind.tolist() == [0, 1, 2, 3]
+    assert set(draw_kinds(torch.arange(200))) == set(MIX)
+    mixed = draw_kinds(torch.arange(2000), ("abstract", "outdoor", "abstract", "abstract"))
+    assert set(mixed) == {"abstract", "outdoor"} and 0.7 < mixed.count("abstract") / 2000 < 0.8
+    assert [KINDS[i] for i in make_worlds(torch.arange(20)).kind] == draw_kinds(torch.arange(20))
+    worlds = make_worlds(torch.arange(len(KINDS)), KINDS)
+    assert worlds.kind.tolist() == list(range(len(KINDS)))
     assert (make_worlds(torch.arange(3), "outdoor").kind == KINDS.index("outdoor")).all()
 
 
-def test_worlds_differ_by_seed_only():
-    many = make_worlds(torch.arange(50, 58), "room")
-    one = make_worlds(torch.tensor([53]), "room")
+@pytest.mark.parametrize("kind", ["room", "abstract"])
+def test_worlds_differ_by_seed_only(kind):
+    many = make_worlds(torch.arange(50, 58), [kind] * 6 + ["outdoor", kind])
+    one = make_worlds(torch.tensor([53]), kind)
     pairs = []
     map_tensors(lambda a, b: pairs.append((a[0], b[3])) or a, one, many)
     assert all(torch.allclose(a.double(), b.double(), atol=1e-5) for a, b in pairs)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from da3_core import TumRgbdWriter, load_model, save_model
+from da3_core.scenes import KINDS
 from da3_ros.cli import main
 from da3_ros.flags import OfflineConfig, add_settings, read_settings
 
@@ -261,6 +262,20 @@ def test_eval_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert cv2.imread(str(tmp_path / "curves.png")) is not None
     assert {row["mode"] for row in json.loads(report.read_text())["rows"]} == {"posed", "unposed"}
     assert run("eval", "scenes", "--model", tmp_path / "none") == 1
+
+
+def test_eval_takes_kinds_of_worlds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_model(load_model("da3-nano", weights=None), tmp_path / "model")
+    report, wanted = tmp_path / "report.json", ("--model", tmp_path / "model", "--scenes", 1, "--views", 1, "--size", 28, 42)
+    assert run("eval", "scenes", "--worlds", "abstract", "room", *wanted, "--json", report) == 0
+    assert json.loads(report.read_text())["settings"]["worlds"] == ["abstract", "room"]
+    capsys.readouterr()
+    assert run("eval", "scenes", "--worlds", "attic", *wanted) == 1
+    assert f"name some of {', '.join(KINDS)}" in capsys.readouterr().err
+    assert run("eval", "recordings", tmp_path, "--worlds", "room", *wanted) == 2
+    assert "--worlds is of scenes" in capsys.readouterr().err
+    assert run("eval", "--help") == 0
+    assert ", ".join(KINDS) in " ".join(capsys.readouterr().out.split())
 
 
 def test_eval_takes_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

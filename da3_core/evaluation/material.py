@@ -11,7 +11,7 @@ import numpy as np
 
 from da3_core.datasets import TumRgbdRecording, fit_frame, pick_frames, samples_from_frames
 from da3_core.scenes import Samples, make_samples, seeds
-from da3_core.scenes.kinds import KINDS, MIX, draw_kinds
+from da3_core.scenes.kinds import MIX, check_mix, draw_kinds
 
 Focals = tuple[tuple[float, float] | None, ...]
 
@@ -45,8 +45,7 @@ class ValidationWorlds:
 
     def __post_init__(self) -> None:
         """Raises ValueError for names that are no kinds of worlds, or none."""
-        if not self.worlds or not set(self.worlds) <= set(KINDS):
-            raise ValueError(f"worlds {list(self.worlds)} must be kinds of worlds: name some of {', '.join(KINDS)}")
+        check_mix("worlds", self.worlds)
 
     def __len__(self) -> int:
         return self.count

@@ -22,8 +22,14 @@ MAKERS: dict[str, Callable[[Tensor, int], Worlds]] = {
     "abstract": make_abstract,
 }
 KINDS = tuple(MAKERS)
-# What is drawn from by default: abstract rooms have to be asked for
+# What is drawn from by default: abstract rooms have to be asked for.
 MIX = ("room",) * 5 + ("corridor",) + ("outdoor",) * 3 + ("object",) * 2
+
+
+def check_mix(name: str, mix: Sequence[str]) -> None:
+    """Raises ValueError, naming the setting, for names that are no kinds of worlds, or none."""
+    if not mix or not set(mix) <= set(KINDS):
+        raise ValueError(f"{name} {list(mix)} must list kinds of worlds: name some of {', '.join(KINDS)}")
 
 
 def draw_kinds(seeds: Tensor, mix: Sequence[str] = MIX) -> list[str]:

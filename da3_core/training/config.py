@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from da3_core.config import replace_setting, setting
-from da3_core.scenes.kinds import KINDS, MIX
+from da3_core.scenes.kinds import MIX, check_mix
 
 OBJECTIVES = ("anyview", "teacher", "mono", "metric", "gaussians")
 
@@ -146,9 +146,7 @@ class TrainConfig:
                 raise ValueError(f"bucket {bucket.height}x{bucket.width}: both sides must be multiples of 14")
             if not bucket.views or min(bucket.views) < 1:
                 raise ValueError(f"bucket {bucket.height}x{bucket.width}: views {list(bucket.views)} must be a list of positive counts")
-        unknown = set(self.data.worlds) - set(KINDS)
-        if unknown or not self.data.worlds:
-            raise ValueError(f"data.worlds {list(self.data.worlds)} must list kinds of worlds: {', '.join(KINDS)}")
+        check_mix("data.worlds", self.data.worlds)
         if self.runtime.parallel == "fsdp" and self.optimizer.name == "muon":
             raise ValueError("optimizer.name = muon needs whole matrices: use runtime.parallel = ddp, or adamw with fsdp")
         if self.runtime.parallel == "fsdp" and self.loss.matching > 0:

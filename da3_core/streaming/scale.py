@@ -7,7 +7,7 @@ scale, a window that cannot see one is chained to the depth that its shared view
 without either holds the last value, with a variance that says so. All of it in the logarithm, where errors of scale are symmetric.
 
 Motion shows the scale in two ways. By parallax (`parallax_measured`): how points move in the images, given how the camera moved, against
-their predicted depth. Or by the camera centres (`baselines_measured`), which trusts the network's own cameras: small networks predict
+their predicted depth. Or by the camera centres (`baselines_measured`), which trusts the network's own cameras: a small network may predict
 motion too short, by a half and more, and depth then comes out too large. So parallax is asked first.
 """
 
@@ -30,7 +30,7 @@ from da3_core.types import ScaleEstimate, ScaleSource
 WINDOW_LOG_SIGMA = 0.05  # of the scale that a window of the usual quality measures
 MOTION_NOISE = 0.1  # expected error of given motion from view to view, as a share of the smallest baseline that is trusted
 DEPTH_BIAS = 0.03  # of a predicted depth map as a whole, against its part that was tracked
-CAMERAS_BIAS = 0.5  # of a small network's motion, against its depth
+GIVEN_CAMERAS_BIAS, CAMERAS_BIAS = 0.1, 0.25  # of a network's motion, against its depth: where it was given that motion, and where not
 PRECISE_LOG_SIGMA = 0.08  # of a scale by parallax that needs no better
 HELD_LOG_SIGMA = 0.05  # what a scale may change by from one window to the next, unseen
 DRIFT_GAIN = 0.2  # by which one miss teaches how much the chain drifts
@@ -43,7 +43,10 @@ def baselines_measured(window: PredictedWindow, config: ScaleConfig) -> dict[Sca
         return {}
     given_m = torch.stack(list(window.given.values()))[:, :3, 3]
     measured = scale_from_baselines(given_m, window.T_window_cam[list(window.given), :3, 3], config.min_baseline_m)
-    return {} if measured is None else {"baselines": LogScale(math.log(measured[0]), measured[1], CAMERAS_BIAS**2)}
+    if measured is None:
+        return {}
+    bias = GIVEN_CAMERAS_BIAS if window.choice.mode == "posed" else CAMERAS_BIAS
+    return {"baselines": LogScale(math.log(measured[0]), measured[1], bias**2)}
 
 
 def parallax_measured(window: PredictedWindow, config: ScaleConfig) -> dict[ScaleSource, LogScale] | None:

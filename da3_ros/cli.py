@@ -175,8 +175,8 @@ def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     if given.plot is not None:
         import matplotlib  # noqa: F401 - what draws in the end is missed at the beginning
 
-    worlds = ValidationWorlds(given.scenes, tuple(given.worlds or ValidationWorlds.worlds))
-    material = RecordedWindows(given.folders, given.scenes) if given.folders else worlds
+    worlds = tuple(given.worlds or ValidationWorlds.worlds)
+    material = RecordedWindows(given.folders, given.scenes) if given.folders else ValidationWorlds(given.scenes, worlds)
     sizes = [(height, width) for height, width in given.size or ((168, 224), (252, 336))]
     model = load_model(given.model)
     report = evaluate(model, material, given.model, given.views, sizes, given.batch, given.device, progress=True)

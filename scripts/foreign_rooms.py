@@ -1,8 +1,9 @@
 """Rooms of a second, simple generator as recordings: python scripts/foreign_rooms.py FOLDER, then `da3 eval recordings FOLDER/*`.
 
-It shares nothing with `da3_core.scenes`, which our networks learnt from: what they learnt there should hold here as well. Boxes, balls
-and cylinders stand or float in a closed room under one lamp, all painted with photographs, checks, stripes or one colour.
-Nothing is ever trained on these rooms, and nothing in them is chosen for what a network makes of it.
+It shares no code with `da3_core.scenes`, which our networks learnt from: what they learnt there should hold here as well. Boxes, balls
+and cylinders stand or float in a closed room under one lamp, all painted with photographs, checks, stripes or one colour; fine pictures
+are not filtered, and a camera that comes close to what it looks at may turn away by much. Nothing is ever trained on these rooms, and
+nothing in them is chosen for what a network makes of it; but what failed in them was a reason for the abstract rooms of `da3_core.scenes`.
 Needs ray casting, and the photographs that come with scikit-image: `pip install trimesh embreex scikit-image`.
 """
 
@@ -169,6 +170,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), default=(252, 336))
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    if args.folder.exists():
+        parser.error(f"{args.folder} exists: name a new folder")
     for i in tqdm(range(args.rooms), unit="room"):
         write_room(args.folder / f"room-{i:03d}", np.random.default_rng((args.seed, i)), tuple(args.size))
 

@@ -13,7 +13,7 @@ from da3_core.streaming.placed import DepthSamples, PlacedView
 from da3_core.types import Sim3
 
 MIN_SAMPLES = 16
-SHARED_LOG_SIGMA = 0.03  # of a view's depth against that of the next in its window: errors that all pixels share
+SHARED_LOG_SIGMA = 0.02  # by which the newest view's depth as a whole is off against that of the shared view, which carries the scale
 INDEPENDENT_SAMPLES = 25  # of a view's depth: its errors are patches, not pixels
 
 
@@ -21,7 +21,7 @@ def scale_from_depth(placed: Sequence[PlacedView], seen: Sequence[DepthSamples])
     """World units per window unit from the depth of views placed before and seen again: the weighted median of the log ratios.
 
     A pair's weight is the product of its confidences. None when there are too few pairs. The variance is that of the median, of what
-    two views of a window are off by as a whole, and of the scale that the placed depth was made with.
+    the views of one window are off by as a whole, and of the scale that the placed depth was made with.
     """
     pairs = [(before.samples, now) for before, now in zip(placed, seen, strict=True) if before.samples is not None]
     if not pairs:

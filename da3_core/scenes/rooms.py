@@ -54,7 +54,8 @@ def make_abstract(seeds: Tensor, kind: int) -> Worlds:
     """Rooms with solids for furniture and any texture on any surface."""
     draws = Draws(seeds, "abstract", 4096)
     shell = draw_shell(draws, is_corridor=False)
-    shell = replace(shell, is_closed=draws.chance(0.6))
+    is_closed = draws.chance(0.6)
+    shell = replace(shell, is_closed=is_closed, has_partition=shell.has_partition & ~is_closed)
     large = _scatter(draws, shell, random_solids(draws, 28, (0.5, 3.0), 0.15), aloft=0.3)
     small = _scatter(draws, shell, random_solids(draws, 12, (0.05, 0.6), 0.4), aloft=0.3)
     light, sky = _light(draws, shell)

@@ -101,7 +101,7 @@ def _slabs(draws: Draws, shell: Shell) -> Pieces:
 
 
 def _openings(draws: Draws, shell: Shell, lengths: Tensor) -> Openings:
-    """Windows and doorways, one in each half of a wall; a partition always has a doorway, unless the room is closed."""
+    """Windows and doorways, one in each half of a wall; a partition always has a doorway. Closed rooms have neither."""
     is_partition = _is_partition(draws.device)
     often = torch.tensor([0.55, 0.25], device=draws.device)
     wanted = (draws.chance(often, WALLS, 2) | (is_partition & (often > 0.5))) & ~shell.is_closed[:, None, None]

@@ -19,6 +19,7 @@ from da3_core import DEMO, PathSettings, robot_path
 from da3_core.types import Engine
 from da3_ros.bag.job import BagJob, run_bag
 from da3_ros.comparison import DepthScore, compared_frames, score_depth
+from da3_ros.demo import IMAGE_HZ, IMAGE_SIZE
 from da3_ros.drive import record_drive
 from da3_ros.flags import OfflineConfig, load_engine
 
@@ -26,7 +27,7 @@ from da3_ros.flags import OfflineConfig, load_engine
 def score_drive(folder: Path, world: int, engine: Engine, config: OfflineConfig) -> list[DepthScore]:
     """Of every image with depth; none where the robot finds no way through this world."""
     try:
-        path = robot_path(DEMO[world], PathSettings(duration_s=12.0, image_hz=5.0, size=(192, 256)))
+        path = robot_path(DEMO[world], PathSettings(image_hz=IMAGE_HZ, size=IMAGE_SIZE))
     except ValueError:
         return []
     drive, output = folder / f"drive-{world:02d}", folder / f"output-{world:02d}"

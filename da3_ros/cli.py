@@ -114,16 +114,15 @@ def _images(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
 
 
 def _demo(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
-    from .demo import run_demo
-    from .flags import OfflineConfig, add_settings, read_settings
+    from .demo import DEFAULTS, run_demo
+    from .flags import add_settings, read_settings
 
-    defaults = OfflineConfig().with_setting("preprocess.size", 224)  # what da3-nano was trained at
     parser.add_argument("folder", nargs="?", type=Path, default=Path("da3_demo"), help="new directory (default: da3_demo)")
     parser.add_argument("--seconds", type=_positive, default=12, metavar="S", help="length of the drive")
     parser.add_argument("--force", action="store_true", help="replace an existing directory")
-    add_settings(parser, defaults)
+    add_settings(parser, DEFAULTS)
     given = parser.parse_args(rest)
-    return run_demo(given.folder, given.seconds, read_settings(given, defaults), given.force)
+    return run_demo(given.folder, given.seconds, read_settings(given, DEFAULTS), given.force)
 
 
 def _train(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:

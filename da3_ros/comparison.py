@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,11 @@ def score_depth(frame: ComparedFrame) -> DepthScore | None:
         scale_error=float(depth.median() / truth.median()) - 1.0,
         known=float(valid.sum() / has_truth.sum()),
     )
+
+
+def score_frames(frames: Iterable[ComparedFrame]) -> list[DepthScore]:
+    """Of every frame that can be compared."""
+    return [score for frame in frames if (score := score_depth(frame)) is not None]
 
 
 def read_path(bag: Path, topic: str) -> Path3D:

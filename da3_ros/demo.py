@@ -18,7 +18,7 @@ from da3_core import DEMO, CheckpointError, Engine, Float64Array, PathSettings, 
 from .bag.files import new_folder
 from .bag.job import BagJob, run_bag
 from .bag.summary import Summary
-from .comparison import POSE, ComparedFrame, DepthScore, compared_frames, path_errors, read_cloud, read_path, score_depth
+from .comparison import POSE, ComparedFrame, DepthScore, compared_frames, path_errors, read_cloud, read_path, score_frames
 from .drive import TRUE_POSE, record_drive
 from .flags import UNTRAINED, OfflineConfig, load_engine
 from .sheet import draw_sheet
@@ -28,6 +28,7 @@ WORLD_SEED = DEMO[0]
 IMAGE_HZ = 5.0
 IMAGE_SIZE = (192, 256)
 SHOWN = 4
+DEFAULTS = OfflineConfig().with_setting("preprocess.size", 224)  # what da3-nano was trained at
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class DemoFiles:
         return self.folder / "sheet.png"
 
 
+def demo_path(world: int, seconds: float) -> RobotPath:
+    """The robot's way through a world; raises ValueError where it finds none."""
+    return robot_path(world, PathSettings(duration_s=seconds, image_hz=IMAGE_HZ, size=IMAGE_SIZE))
+
+
 def run_demo(folder: Path, seconds: float, config: OfflineConfig, force: bool) -> int:
     """Fills the new `folder` and prints what came out; returns the exit code. Raises ValueError when the folder exists."""
     import evo  # noqa: F401 - what makes the report in the end is missed at the beginning
@@ -71,7 +77,7 @@ def run_demo(folder: Path, seconds: float, config: OfflineConfig, force: bool) -
     with new_folder(folder) as new:
         files = DemoFiles(new)
         new.mkdir()
-        path = robot_path(WORLD_SEED, PathSettings(duration_s=seconds, image_hz=IMAGE_HZ, size=IMAGE_SIZE))
+        path = demo_path(WORLD_SEED, seconds)
         record_drive(files.drive, path)
         job = BagJob(files.drive, files.output, trajectory=files.trajectory, rerun=files.recording, model=config.model)
         summary = run_bag(job, engine, config.stream, config.output)
@@ -95,7 +101,7 @@ def _load(config: OfflineConfig) -> tuple[Engine, bool]:
 
 def _report(console: Console, files: DemoFiles, path: RobotPath, summary: Summary, config: OfflineConfig, is_trained: bool) -> None:
     frames = list(compared_frames(files.drive, files.output))
-    scores = [score for frame in frames if (score := score_depth(frame)) is not None]
+    scores = score_frames(frames)
     console.print(_table(scores, _errors_or_none(files), _odometry_errors(path), summary, config.model.model))
     title = f"{config.model.model} on a rendered drive" + ("" if is_trained else ": UNTRAINED, RANDOM WEIGHTS")
     true, found = read_path(files.drive, TRUE_POSE).T_world_cam, read_path(files.output, POSE).T_world_cam

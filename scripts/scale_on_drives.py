@@ -15,26 +15,26 @@ from statistics import fmean
 
 from tqdm import tqdm
 
-from da3_core import DEMO, PathSettings, robot_path
+from da3_core import DEMO
 from da3_core.types import Engine
 from da3_ros.bag.job import BagJob, run_bag
-from da3_ros.comparison import DepthScore, compared_frames, score_depth
-from da3_ros.demo import IMAGE_HZ, IMAGE_SIZE
+from da3_ros.comparison import DepthScore, compared_frames, score_frames
+from da3_ros.demo import DEFAULTS, demo_path
 from da3_ros.drive import record_drive
-from da3_ros.flags import OfflineConfig, load_engine
+from da3_ros.flags import load_engine
 
 
-def score_drive(folder: Path, world: int, engine: Engine, config: OfflineConfig) -> list[DepthScore]:
+def score_drive(folder: Path, world: int, engine: Engine) -> list[DepthScore]:
     """Of every image with depth; none where the robot finds no way through this world."""
     try:
-        path = robot_path(DEMO[world], PathSettings(image_hz=IMAGE_HZ, size=IMAGE_SIZE))
+        path = demo_path(DEMO[world], seconds=12)
     except ValueError:
         return []
     drive, output = folder / f"drive-{world:02d}", folder / f"output-{world:02d}"
     record_drive(drive, path)
     engine.reset()
-    run_bag(BagJob(drive, output), engine, config.stream, config.output)
-    return [score for frame in compared_frames(drive, output) if (score := score_depth(frame)) is not None]
+    run_bag(BagJob(drive, output), engine, DEFAULTS.stream, DEFAULTS.output)
+    return score_frames(compared_frames(drive, output))
 
 
 def line(name: str, scores: Sequence[DepthScore]) -> str:
@@ -50,9 +50,8 @@ def main() -> None:
     if args.folder.exists():
         parser.error(f"{args.folder} exists: name a new folder")
     args.folder.mkdir(parents=True)
-    config = OfflineConfig().with_setting("preprocess.size", 224)
-    engine = load_engine(config)
-    found = {world: score_drive(args.folder, world, engine, config) for world in tqdm(range(args.worlds), unit="drive")}
+    engine = load_engine(DEFAULTS)
+    found = {world: score_drive(args.folder, world, engine) for world in tqdm(range(args.worlds), unit="drive")}
     for world, scores in found.items():
         print(line(f"world {world}", scores) if scores else f"world {world}: no way for the robot")
     print(line("all", [score for scores in found.values() for score in scores]))

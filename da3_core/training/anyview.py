@@ -171,6 +171,8 @@ def anyview_losses(prediction: Prediction, truth: AnyViewTruth, config: LossConf
         "camera": losses.camera_loss(given(prediction.camera_encoding), truth.camera),
         "gradient": losses.gradient_loss(depth, true_depth, truth.valid),
     }
+    if config.scene_limit > 0:
+        parts |= {name: losses.limited(parts[name], config.scene_limit) for name in ("rays", "points", "camera")}
     weights = {"depth": 1.0, "rays": config.rays, "points": config.points, "camera": config.beta, "gradient": config.alpha}
     return parts | {"loss": torch.stack([weights[name] * value for name, value in parts.items()]).sum(0)}
 

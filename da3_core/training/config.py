@@ -54,6 +54,12 @@ class LossConfig:
         "linear: the paper's l1. relative: log-depth, and points divided by their depth, so that far surfaces do not drown near ones",
         choices=("linear", "relative"),
     )
+    scene_limit: float = setting(
+        0.0,
+        "ray, point and camera losses of a scene beyond this grow with their logarithm only, since the few scenes in which nothing can be "
+        "matched drown the others; 0: no limit",
+        range=(0.0, 1000.0),
+    )
     matching: float = setting(0.0, "weight of the matching loss, for training from random weights", range=(0.0, 1000.0))
     given_cameras: float = setting(0.0, "weight of telling tokens what given cameras mean, likewise", range=(0.0, 1000.0))
     pose_conditioning: float = setting(0.2, "share of steps with given cameras", range=(0.0, 1.0))

@@ -60,6 +60,11 @@ def camera_loss(encoding: Tensor, truth: Tensor) -> Tensor:
     return (encoding - aligned).abs().sum(-1).mean(-1)
 
 
+def limited(loss: Tensor, limit: float) -> Tensor:
+    """Losses of scenes (B,) that beyond `limit` > 0 grow with their logarithm only, and without a jump in their gradient."""
+    return torch.where(loss > limit, limit * (1 + (loss / limit).clamp(min=1).log()), loss)
+
+
 def scene_scale(points: Tensor, mask: Tensor) -> Tensor:
     """Mean l2 norm of the valid points (B, N, H, W, 3) in the reference camera's frame -> (B,), what ground truth is divided by.
 

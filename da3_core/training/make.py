@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from da3_core.model import AnyView, Model, Mono, Nested, init_backbone_from_dinov2, load_model
 from da3_core.training.anyview import AnyViewTraining
 from da3_core.training.config import TrainConfig
 from da3_core.training.data import RenderedScenes, Source
+from da3_core.training.deepening import deepen
 from da3_core.training.gaussians import GaussianTraining
 from da3_core.training.labels import TeacherLabels
 from da3_core.training.metric import MetricTraining
@@ -48,8 +50,16 @@ def make_network(config: TrainConfig) -> Model:
     if source.endswith(".safetensors") and not isinstance(network, Nested):
         init_backbone_from_dinov2(network, Path(source))
     elif source:
-        network.load_state_dict(load_model(source).state_dict())
+        network.load_state_dict(_weights_for(network, load_model(source)))
     return network.train()
+
+
+def _weights_for(network: Model, trained: Model) -> dict[str, Tensor]:
+    """Those of `trained`, spread over more blocks where `network` has more. Raises ValueError when one cannot begin as the other."""
+    weights = dict(trained.state_dict())
+    if isinstance(network, Nested) or isinstance(trained, Nested) or network.config == trained.config:
+        return weights
+    return deepen(weights, trained.config.backbone, network.config.backbone)
 
 
 def make_labels(config: TrainConfig, device: torch.device) -> Labels:

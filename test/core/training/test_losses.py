@@ -92,3 +92,12 @@ def test_scene_scale_is_the_mean_distance_of_valid_points() -> None:
     mask = torch.tensor([True, True, False]).reshape(1, 1, 1, 3)
     assert losses.scene_scale(points, mask).item() == pytest.approx(3.0)
     assert losses.scene_scale(points, torch.zeros_like(mask)).item() == 1.0
+
+
+def test_limited_losses_are_logarithms_beyond_the_limit() -> None:
+    loss = torch.tensor([-1.0, 0.3, 0.5, 0.5 * math.e, 50.0]).requires_grad_()
+    found = losses.limited(loss, 0.5)
+    assert found.tolist() == pytest.approx([-1.0, 0.3, 0.5, 1.0, 0.5 * (1 + math.log(100))])
+    found.sum().backward()
+    assert loss.grad is not None
+    assert loss.grad.tolist() == pytest.approx([1.0, 1.0, 1.0, 1 / math.e, 0.01])

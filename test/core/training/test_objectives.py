@@ -84,6 +84,18 @@ def test_a_perfect_prediction_has_no_loss(distance: str) -> None:
         assert value.abs().max() < 1e-5
 
 
+def test_only_scenes_beyond_the_limit_weigh_less() -> None:
+    samples = fixed_samples()
+    truth = truth_from_samples(samples, (16, 24))
+    lost = perfect_prediction(samples)
+    lost = dataclasses.replace(lost, rays=lost.rays + torch.tensor([0.0, 1.0]).view(2, 1, 1, 1, 1), depth=1.1 * truth.depth)
+    plain, limited = (anyview_losses(lost, truth, LossConfig(scene_limit=limit)) for limit in (0.0, 0.5))
+    assert limited["rays"][0] == plain["rays"][0] and 0.5 < limited["rays"][1] < 0.5 * plain["rays"][1]
+    assert limited["depth"].equal(plain["depth"])
+    weights = {"depth": 1.0, "rays": 1.0, "points": 1.0, "camera": 1.0, "gradient": 1.0}
+    torch.testing.assert_close(limited["loss"], sum(w * limited[name] for name, w in weights.items()))
+
+
 def test_the_truth_is_in_the_first_views_frame_and_of_unit_size() -> None:
     samples = fixed_samples(h=28, w=28)
     truth = truth_from_samples(samples, (28, 28))

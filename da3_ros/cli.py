@@ -159,6 +159,12 @@ def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--batch", type=_positive, default=8, metavar="N", help="scenes at once (default: 8)")
+    parser.add_argument(
+        "--reference-view",
+        default="saddle_balanced",
+        metavar="NAME",
+        help="which view's frame unposed cameras are given in: saddle_balanced, saddle_sim_range, middle, first (default: saddle_balanced)",
+    )
     parser.add_argument("--json", type=_new_file, metavar="FILE", help="also write the report")
     parser.add_argument("--plot", type=_new_file, metavar="FILE.png", help="also draw the curves over the number of views")
     given = parser.parse_intermixed_args(rest)
@@ -178,7 +184,17 @@ def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     material = RecordedWindows(given.folders, given.scenes) if given.folders else ValidationWorlds(given.scenes, worlds)
     sizes = [(height, width) for height, width in given.size or ((168, 224), (252, 336))]
     model = load_model(given.model)
-    report = evaluate(model, material, given.model, given.views, sizes, given.batch, given.device, progress=True)
+    report = evaluate(
+        model,
+        material,
+        name=given.model,
+        views=given.views,
+        sizes=sizes,
+        batch=given.batch,
+        device=given.device,
+        reference_view=given.reference_view,
+        progress=True,
+    )
     Console().print(Markdown(report.to_markdown()))
     if given.json is not None:
         given.json.write_text(report.to_json())

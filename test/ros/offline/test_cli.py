@@ -264,6 +264,15 @@ def test_eval_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert run("eval", "scenes", "--model", tmp_path / "none") == 1
 
 
+def test_eval_takes_a_reference_view(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_model(load_model("da3-nano", weights=None), tmp_path / "model")
+    report, wanted = tmp_path / "report.json", ("--model", tmp_path / "model", "--scenes", 1, "--views", 3, "--size", 28, 42)
+    assert run("eval", "scenes", "--reference-view", "middle", *wanted, "--json", report) == 0
+    assert json.loads(report.read_text())["settings"]["reference_view"] == "middle"
+    assert run("eval", "scenes", "--reference-view", "left", *wanted) == 1
+    assert "one of saddle_balanced" in capsys.readouterr().err
+
+
 def test_eval_takes_kinds_of_worlds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_model(load_model("da3-nano", weights=None), tmp_path / "model")
     report, wanted = tmp_path / "report.json", ("--model", tmp_path / "model", "--scenes", 1, "--views", 1, "--size", 28, 42)

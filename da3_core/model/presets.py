@@ -87,7 +87,8 @@ _GIANT = AnyViewConfig(
 )
 _MONO_LARGE = BackboneConfig(1024, 24, 16, (4, 11, 17, 23))
 
-_NANO = AnyViewConfig(_alternating(192, 12, 3, (5, 7, 9, 11), 4), _NANO_HEAD, camera_encoder_heads=8)
+# Twice as many blocks before views meet as in the small network: those are done once a view, not once a window.
+_NANO = AnyViewConfig(_alternating(192, 16, 3, (9, 11, 13, 15), 8), _NANO_HEAD, camera_encoder_heads=8)
 _METRIC_NANO = MonoConfig(BackboneConfig(192, 12, 3, (2, 5, 8, 11)), _NANO_HEAD, metric=True)
 
 PRESETS: Mapping[str, ModelConfig] = {

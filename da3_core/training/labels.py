@@ -14,6 +14,7 @@ from da3_core.model.images import normalise_images
 from da3_core.scenes.sample import Samples
 from da3_core.training.data import Draw
 from da3_core.training.objective import autocast
+from da3_core.training.parallel import keep_outputs_in_float32
 from da3_core.types import SKY_THRESHOLD
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ class TeacherLabels:
         self.teacher, self.bf16 = teacher.eval().requires_grad_(False), bf16
         self.aligned, self.from_step, self.ground_truth = aligned, from_step, ground_truth
         self.told = False
+        if bf16:
+            keep_outputs_in_float32(teacher)
 
     @torch.no_grad()
     def __call__(self, samples: Samples, draw: Draw) -> Samples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
 
 import torch
@@ -19,7 +20,7 @@ from da3_core.types import SKY_THRESHOLD
 
 log = logging.getLogger(__name__)
 
-POINTS = 2000  # about, of a view, that its scale and shift are found with
+POINTS = 2000  # at most, of a view, that its scale and shift are found with
 
 
 class TeacherLabels:
@@ -78,6 +79,6 @@ class TeacherLabels:
 
 def align_view(depth: Tensor, measured: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """(s, t) of equation 8 that bring depth (H, W) to the measured; raises ValueError when too little is valid."""
-    stride = max(1, round((depth.numel() / POINTS) ** 0.5))
-    d, m, v = (x[::stride, ::stride].reshape(-1) for x in (depth, measured, valid))
-    return ransac_scale_shift(d, m, v)
+    rank = valid.flatten().cumsum(0)  # every n-th of the valid pixels, not of all: sparse depth has none to lose
+    used = valid.flatten() & (rank % max(1, math.ceil(int(rank[-1]) / POINTS)) == 0)
+    return ransac_scale_shift(depth.flatten(), measured.flatten(), used)

@@ -146,6 +146,7 @@ def _norm(v: Tensor) -> Tensor:
     return (v.square().sum(-1, keepdim=True) + 1e-20).sqrt()
 
 
-def mask_loss(predicted: Tensor, truth: Tensor) -> Tensor:
-    """L_sky, L_obj: mean squared error of a mask (B, N, H, W) predicted as a number."""
-    return F.mse_loss(predicted, truth.to(predicted.dtype), reduction="none").flatten(1).mean(1)
+def mask_loss(predicted: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+    """L_sky, L_obj: mean squared error of a mask (B, N, H, W) predicted as a number, over views (B, N) where it is known."""
+    error = F.mse_loss(predicted, truth.to(predicted.dtype), reduction="none")
+    return masked_mean(error.flatten(2).mean(2), known)

@@ -53,7 +53,7 @@ class AnyViewTraining(Objective):
 
     def forward(self, samples: Samples, draw: Draw) -> Values:
         """The losses of a batch; "loss" is their weighted sum."""
-        samples = self.labels(samples, draw)
+        samples, _ = self.labels(samples, draw)
         posed = self._is_posed(draw)
         prediction = self.predict(samples, posed, self._features_needed())
         values = measure(prediction, samples, self.config)

@@ -14,7 +14,7 @@ from da3_core.model import Mono
 from da3_core.model.images import normalise_images
 from da3_core.scenes.sample import Samples
 from da3_core.training.data import Draw
-from da3_core.training.objective import autocast
+from da3_core.training.objective import autocast, ground_truth, masks_known
 from da3_core.training.parallel import keep_outputs_in_float32
 from da3_core.types import SKY_THRESHOLD
 
@@ -38,9 +38,9 @@ class TeacherLabels:
             keep_outputs_in_float32(teacher)
 
     @torch.no_grad()
-    def __call__(self, samples: Samples, draw: Draw) -> Samples:
+    def __call__(self, samples: Samples, draw: Draw) -> tuple[Samples, Tensor]:
         if draw.step < self.from_step:
-            return samples
+            return ground_truth(samples, draw)
         with autocast(self.bf16, samples.images.device):
             depth, sky = self.teacher.depth_and_sky(normalise_images(samples.images))
         is_sky = sky >= SKY_THRESHOLD
@@ -48,13 +48,15 @@ class TeacherLabels:
         if self.aligned:
             depth, found = self._aligned(depth, samples)
         keep = (draw.scene_chances[:, 0] < self.ground_truth).to(depth.device)[:, None] | ~found  # (B, N)
+        sky_known = masks_known(samples) | ~keep
         keep = keep[..., None, None]
-        return replace(
+        labelled = replace(
             samples,
             depth_m=torch.where(keep, samples.depth_m, depth),
             valid=torch.where(keep, samples.valid, ~is_sky & (depth > 0)),
             sky=torch.where(keep, samples.sky, is_sky),
         )
+        return labelled, sky_known
 
     def _aligned(self, depth: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
         """Aligned depth (B, N, H, W), and which views (B, N) could be aligned."""

@@ -15,7 +15,7 @@ from da3_core.scenes.sample import Samples
 from da3_core.training import affine_losses, losses
 from da3_core.training.config import LossConfig
 from da3_core.training.data import Draw
-from da3_core.training.objective import Labels, Objective, Values, autocast, depth_picture, ground_truth
+from da3_core.training.objective import Labels, Objective, Values, autocast, depth_picture, ground_truth, masks_known
 from da3_core.training.scores import depth_scores, sky_scores
 from da3_core.types import CANONICAL_FOCAL_PX, SKY_THRESHOLD
 
@@ -33,8 +33,8 @@ class MetricTraining(Objective):
     def forward(self, samples: Samples, draw: Draw) -> Values:
         """The losses of a batch; "loss" is their weighted sum."""
         samples = rotate_samples(samples, self._quarters(draw))
-        samples = self.labels(samples, draw)
-        return measure(*self.predict(samples.images), samples, self.config)
+        samples, sky_known = self.labels(samples, draw)
+        return measure(*self.predict(samples.images), samples, sky_known, self.config)
 
     def variant(self, draw: Draw) -> Hashable | None:
         """How far the images are rotated; with a teacher's labels, unknown."""
@@ -54,7 +54,7 @@ class MetricTraining(Objective):
         """Depth in metres and sky, without any alignment."""
         depth, sky = self.predict(samples.images)
         scores = depth_scores(metres_from_canonical(depth, samples.K), torch.where(samples.valid, samples.depth_m, 1), samples.valid)
-        return scores | sky_scores(sky, samples.sky, SKY_THRESHOLD)
+        return scores | sky_scores(sky, samples.sky, masks_known(samples), SKY_THRESHOLD)
 
     def pictures(self, samples: Samples, draw: Draw) -> Values:
         """Pictures (3, H, W) in 0..1 of the first view."""
@@ -66,14 +66,14 @@ class MetricTraining(Objective):
         }
 
 
-def measure(depth: Tensor, sky: Tensor, samples: Samples, config: LossConfig) -> Values:
-    """Means of the losses and scores of a batch."""
+def measure(depth: Tensor, sky: Tensor, samples: Samples, sky_known: Tensor, config: LossConfig) -> Values:
+    """Means of the losses and scores of a batch, whose sky is known in views (B, N)."""
     truth = torch.where(samples.valid, canonical_from_metres(samples.depth_m, samples.K), 1)
     predicted, wanted = (depth.log(), truth.log()) if config.distance == "relative" else (depth, truth)
     parts = {
         "depth": losses.masked_mean((predicted - wanted).abs(), samples.valid),
         "gradient": losses.gradient_loss(predicted, wanted, samples.valid),
-        "sky": affine_losses.mask_loss(sky, samples.sky),
+        "sky": affine_losses.mask_loss(sky, samples.sky, sky_known),
     }
     total = parts["depth"] + config.teacher_gradient * parts["gradient"] + parts["sky"]
     means = {name: value.mean() for name, value in (parts | {"loss": total}).items()}

@@ -13,7 +13,7 @@ from da3_core.scenes.sample import Samples
 from da3_core.training.data import Draw
 
 Values = dict[str, Tensor]
-Labels = Callable[[Samples, Draw], Samples]
+Labels = Callable[[Samples, Draw], tuple[Samples, Tensor]]  # what is to be learned, and of which views (B, N) the sky is known
 
 
 class Objective(nn.Module):
@@ -45,9 +45,14 @@ def given(tensor: Tensor | None) -> Tensor:
     return tensor
 
 
-def ground_truth(samples: Samples, draw: Draw) -> Samples:
+def ground_truth(samples: Samples, draw: Draw) -> tuple[Samples, Tensor]:
     """Labels as they are."""
-    return samples
+    return samples, masks_known(samples)
+
+
+def masks_known(samples: Samples) -> Tensor:
+    """Views (B, N) whose sky and objects are known: those of rendered worlds. Recordings know neither, though their masks are empty."""
+    return (samples.kind >= 0)[:, None].expand(samples.images.shape[:2])
 
 
 def autocast(bf16: bool, device: torch.device) -> AbstractContextManager[None]:

@@ -36,8 +36,13 @@ def rotation_scores(T_cam_world: Tensor, T_world_cam_true: Tensor) -> Scores:
 
 
 @torch.no_grad()
-def sky_scores(sky: Tensor, truth: Tensor, threshold: float) -> Scores:
-    """Intersection over union of the predicted sky (B, N, H, W), 1 where there is none and none is predicted."""
-    found = sky >= threshold
+def sky_scores(sky: Tensor, truth: Tensor, known: Tensor, threshold: float) -> Scores:
+    """Intersection over union of the predicted sky (B, N, H, W) in views (B, N) where it is known, none where it is in no view.
+
+    1 where there is no sky and none is predicted.
+    """
+    if not known.any():
+        return {}
+    found, truth = sky[known] >= threshold, truth[known]
     union = (found | truth).sum()
     return {"sky_iou": torch.where(union > 0, (found & truth).sum() / union, 1.0)}

@@ -16,7 +16,7 @@ from da3_core.scenes.sample import Samples
 from da3_core.training import affine_losses, losses
 from da3_core.training.config import LossConfig
 from da3_core.training.data import Draw
-from da3_core.training.objective import Labels, Objective, Values, autocast, depth_picture
+from da3_core.training.objective import Labels, Objective, Values, autocast, depth_picture, masks_known
 from da3_core.training.scores import depth_scores, sky_scores
 from da3_core.types import SKY_THRESHOLD
 
@@ -36,8 +36,8 @@ class TeacherTraining(Objective):
 
     def forward(self, samples: Samples, draw: Draw) -> Values:
         """The losses of a batch; "loss" is their weighted sum."""
-        samples = self.labels(samples, draw)
-        return measure(*self.predict(samples.images), samples, self.config)
+        samples, sky_known = self.labels(samples, draw)
+        return measure(*self.predict(samples.images), samples, sky_known, self.config)
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Depth, sky and objects (B, N, H, W) of images (B, N, 3, H, W) in 0..1."""
@@ -54,7 +54,7 @@ class TeacherTraining(Objective):
         depth, sky, _ = self.predict(samples.images)
         aligned = affine_losses.align_views(depth, unit_depth(samples.depth_m, samples.valid), samples.valid)
         scores = depth_scores(aligned, unit_depth(samples.depth_m, samples.valid), samples.valid)
-        return scores | sky_scores(sky, samples.sky, SKY_THRESHOLD)
+        return scores | sky_scores(sky, samples.sky, masks_known(samples), SKY_THRESHOLD)
 
     def pictures(self, samples: Samples, draw: Draw) -> Values:
         """Pictures (3, H, W) in 0..1 of the first view."""
@@ -67,18 +67,18 @@ class TeacherTraining(Objective):
         }
 
 
-def measure(depth: Tensor, sky: Tensor, objects: Tensor | None, samples: Samples, config: LossConfig) -> Values:
-    """Means of the losses (eq. 7) and scores of a batch."""
+def measure(depth: Tensor, sky: Tensor, objects: Tensor | None, samples: Samples, sky_known: Tensor, config: LossConfig) -> Values:
+    """Means of the losses (eq. 7) and scores of a batch, whose sky is known in views (B, N)."""
     truth = unit_depth(samples.depth_m, samples.valid)
     aligned = affine_losses.align_views(depth, truth, samples.valid)
     parts = {
         "gradient": losses.gradient_loss(aligned, truth, samples.valid),
         "global_local": affine_losses.global_local_loss(aligned, truth, samples.valid, samples.K),
         "normal": affine_losses.normal_loss(aligned, truth, samples.valid, samples.K),
-        "sky": affine_losses.mask_loss(sky, samples.sky),
+        "sky": affine_losses.mask_loss(sky, samples.sky, sky_known),
     }
     if objects is not None:
-        parts["object"] = affine_losses.mask_loss(objects, samples.object)
+        parts["object"] = affine_losses.mask_loss(objects, samples.object, masks_known(samples))
     weights = {"gradient": config.teacher_gradient}
     total = torch.stack([weights.get(name, 1.0) * value for name, value in parts.items()]).sum(0)
     means = {name: value.mean() for name, value in (parts | {"loss": total}).items()}

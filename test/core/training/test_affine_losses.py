@@ -131,6 +131,12 @@ def test_normal_loss_skips_neighbours_of_the_invalid() -> None:
 
 
 def test_mask_loss_by_hand() -> None:
-    predicted = torch.tensor([0.5, 0.0, 1.0, 2.0]).reshape(1, 1, 2, 2)
-    truth = torch.tensor([True, False, False, True]).reshape(1, 1, 2, 2)
-    assert losses.mask_loss(predicted, truth).item() == pytest.approx((0.25 + 0 + 1 + 1) / 4)
+    predicted = torch.tensor([0.5, 0.0, 1.0, 2.0]).reshape(1, 1, 2, 2).repeat(1, 2, 1, 1).requires_grad_()
+    truth = torch.tensor([True, False, False, True]).reshape(1, 1, 2, 2).repeat(1, 2, 1, 1)
+    loss = losses.mask_loss(predicted, truth, torch.tensor([[True, False]]))
+    assert loss.item() == pytest.approx((0.25 + 0 + 1 + 1) / 4)
+    loss.sum().backward()
+    assert predicted.grad is not None
+    assert predicted.grad[0, 0].flatten().tolist() == pytest.approx([-0.25, 0, 0.5, 0.5])  # 2 (p - m) / 4
+    assert not predicted.grad[0, 1].any()
+    assert losses.mask_loss(predicted, truth, torch.tensor([[False, False]])).item() == 0

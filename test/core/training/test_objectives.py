@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from da3_core.geometry.pinhole import unproject
 from da3_core.geometry.rays import points_from_rays
 from da3_core.geometry.rigid import invert_rigid, rotate
 from da3_core.model import build_model
+from da3_core.scenes.sample import Samples
 from da3_core.training.anyview import AnyViewTraining, anyview_losses, truth_from_samples
 from da3_core.training.config import LossConfig
 from da3_core.training.gaussians import GaussianTraining, structural_similarity
@@ -133,23 +135,27 @@ def test_posed_steps_see_the_cameras_and_others_do_not() -> None:
         assert torch.equal(a, b) != posed
 
 
+class Exact(torch.nn.Module):
+    """A teacher that is right about the samples up to scale and shift, and sure of a larger sky."""
+
+    def __init__(self, samples: Samples) -> None:
+        super().__init__()
+        self.samples = samples
+
+    def depth_and_sky(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        sky = torch.zeros_like(self.samples.depth_m)
+        sky[..., :8, :] = 1
+        return 0.2 * torch.where(self.samples.valid, self.samples.depth_m, 9) + 3, sky
+
+
 def test_teacher_labels_are_aligned_to_what_was_measured() -> None:
     samples = fixed_samples()
-
-    class Exact(torch.nn.Module):
-        """Right up to scale and shift, and sure of a larger sky."""
-
-        def depth_and_sky(self, images: Tensor) -> tuple[Tensor, Tensor]:
-            sky = torch.zeros_like(samples.depth_m)
-            sky[..., :8, :] = 1
-            return 0.2 * torch.where(samples.valid, samples.depth_m, 9) + 3, sky
-
     sparse = samples.valid & (torch.rand(samples.valid.shape, generator=torch.Generator().manual_seed(0)) < 0.3)
     measured = dataclasses.replace(samples, depth_m=torch.where(sparse, samples.depth_m, 0), valid=sparse)
-    labels = TeacherLabels(Exact(), bf16=False, aligned=True, from_step=5, ground_truth=0.5)  # type: ignore[arg-type]
-    assert labels(measured, fixed_draw(samples, step=4)) is measured
-    assert torch.equal(labels(measured, fixed_draw(samples, step=5, scene_chance=0.1)).depth_m, measured.depth_m)
-    labelled = labels(measured, fixed_draw(samples, step=5))
+    labels = TeacherLabels(Exact(samples), bf16=False, aligned=True, from_step=5, ground_truth=0.5)  # type: ignore[arg-type]
+    assert labels(measured, fixed_draw(samples, step=4))[0] is measured
+    assert torch.equal(labels(measured, fixed_draw(samples, step=5, scene_chance=0.1))[0].depth_m, measured.depth_m)
+    labelled, _ = labels(measured, fixed_draw(samples, step=5))
     dense = samples.valid.clone()
     dense[..., :8, :] = False
     assert torch.equal(labelled.valid, dense)
@@ -161,9 +167,46 @@ def test_a_view_without_measurements_keeps_them() -> None:
     valid = samples.valid.clone()
     valid[0, 0] = False
     labels = TeacherLabels(network(METRIC), bf16=False, aligned=True)  # type: ignore[arg-type]
-    labelled = labels(dataclasses.replace(samples, valid=valid), fixed_draw(samples))
+    labelled, _ = labels(dataclasses.replace(samples, valid=valid), fixed_draw(samples))
     assert not labelled.valid[0, 0].any()
     assert labelled.depth_m.isfinite().all()
+
+
+def recorded(samples: Samples) -> Samples:
+    """What is known of the samples where they are recorded."""
+    nothing = torch.zeros_like(samples.sky)
+    return dataclasses.replace(samples, sky=nothing, object=nothing, kind=torch.full_like(samples.kind, -1))
+
+
+@pytest.mark.parametrize("make", [teacher, metric])
+def test_recordings_teach_no_masks_and_are_not_asked_for_them(make: Callable[[LossConfig], Objective]) -> None:
+    objective, samples = make(LossConfig()), fixed_samples()
+    draw = fixed_draw(samples)
+    objective(recorded(samples), draw)["loss"].backward()
+    outputs = [objective.network.head.sky_output, *filter(None, [getattr(objective, "object_output", None)])]  # type: ignore[union-attr]
+    assert all(p.grad is not None and not p.grad.any() for output in outputs for p in output.parameters())  # type: ignore[union-attr]
+    assert "sky_iou" in objective.validate(samples, draw)
+    assert {"absrel", "delta1"} == set(objective.validate(recorded(samples), draw))
+
+
+@pytest.mark.parametrize("make", [teacher, metric])
+def test_a_teacher_knows_the_sky_of_recordings_and_no_objects(make: Callable[[LossConfig], Objective]) -> None:
+    rendered = fixed_samples()
+    labels = TeacherLabels(Exact(rendered), bf16=False, aligned=True, from_step=5, ground_truth=0.5)  # type: ignore[arg-type]
+    objective = make(LossConfig())
+    objective.labels = labels  # type: ignore[assignment]
+    for step, chance, taught in ((4, 0.9, False), (5, 0.1, False), (5, 0.9, True)):
+        draw = fixed_draw(rendered, step=step, scene_chance=chance)
+        values = objective(recorded(rendered), draw)
+        assert (values["sky"] > 0) == taught and values.get("object", 0) == 0
+        assert objective(rendered, draw)["sky"] > 0
+
+
+def test_a_teacher_says_no_sky_of_a_view_that_it_cannot_be_aligned_to() -> None:
+    samples = recorded(fixed_samples())
+    samples.valid[0, 0] = False
+    labels = TeacherLabels(Exact(fixed_samples()), bf16=False, aligned=True)  # type: ignore[arg-type]
+    assert labels(samples, fixed_draw(samples))[1].tolist() == [[False, True], [True, True]]
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])

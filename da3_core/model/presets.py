@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 FourInts = tuple[int, int, int, int]
@@ -89,7 +89,8 @@ _MONO_LARGE = BackboneConfig(1024, 24, 16, (4, 11, 17, 23))
 
 # Twice as many blocks before views meet as in the small network: those are done once a view, not once a window.
 _NANO = AnyViewConfig(_alternating(192, 16, 3, (9, 11, 13, 15), 8), _NANO_HEAD, camera_encoder_heads=8)
-_METRIC_NANO = MonoConfig(BackboneConfig(192, 12, 3, (2, 5, 8, 11)), _NANO_HEAD, metric=True)
+_MONO_NANO = MonoConfig(BackboneConfig(192, 12, 3, (2, 5, 8, 11)), _NANO_HEAD)
+_METRIC_NANO = replace(_MONO_NANO, metric=True)
 
 PRESETS: Mapping[str, ModelConfig] = {
     "da3-nano": _NANO,
@@ -97,6 +98,7 @@ PRESETS: Mapping[str, ModelConfig] = {
     "da3-base": AnyViewConfig(_alternating(768, 12, 12, (5, 7, 9, 11), 4), DPTConfig(128, (96, 192, 384, 768))),
     "da3-large": AnyViewConfig(_alternating(1024, 24, 16, (11, 15, 19, 23), 8), _LARGE_HEAD),
     "da3-giant": _GIANT,
+    "da3mono-nano": _MONO_NANO,
     "da3metric-nano": _METRIC_NANO,
     "da3nested-nano": NestedConfig(_NANO, _METRIC_NANO),
     "da3mono-large": MonoConfig(_MONO_LARGE, _LARGE_HEAD),

@@ -34,11 +34,17 @@ def _objective(config: TrainConfig, network: Model, labels: Labels) -> Objective
     loss, bf16, name = config.loss, config.runtime.bf16, config.objective
     if name in ("anyview", "gaussians") and isinstance(network, AnyView):
         return AnyViewTraining(network, loss, bf16, labels) if name == "anyview" else GaussianTraining(network, loss, bf16)
-    if name in ("teacher", "mono") and isinstance(network, Mono):
+    if name in ("teacher", "mono") and isinstance(network, Mono) and not network.config.metric:
         return TeacherTraining(network, loss, bf16, labels, objects=name == "teacher")
-    if name == "metric" and isinstance(network, Mono):
+    if name == "metric" and isinstance(network, Mono) and network.config.metric:
         return MetricTraining(network, loss, bf16, labels)
-    raise ValueError(f"objective {name} does not train {config.model}, a network of kind {type(network).__name__}: choose another preset")
+    raise ValueError(f"objective {name} does not train {config.model}, a network of {_output_of(network)}: choose another preset")
+
+
+def _output_of(network: Model) -> str:
+    if isinstance(network, Mono):
+        return "depth in metres" if network.config.metric else "relative depth"
+    return f"kind {type(network).__name__}"
 
 
 def make_network(config: TrainConfig) -> Model:

@@ -18,6 +18,7 @@ PLAIN = BackboneConfig(32, 4, 2, (0, 1, 2, 3), position_grid=2)
 HEAD = DPTConfig(8, (4, 8, 8, 8))
 ANY_VIEW = AnyViewConfig(ALTERNATING, HEAD, camera_encoder_heads=2, camera_encoder_depth=1)
 WITH_GAUSSIANS = AnyViewConfig(ALTERNATING, HEAD, camera_encoder_heads=2, camera_encoder_depth=1, gaussian_head=HEAD)
+MONO = MonoConfig(PLAIN, HEAD)
 METRIC = MonoConfig(PLAIN, HEAD, metric=True)
 
 

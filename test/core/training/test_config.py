@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from da3_core.model import PRESETS
+from da3_core.model.presets import AnyViewConfig
 from da3_core.training.config import TrainConfig, load_config
 from da3_core.training.data import Share, draw_step
 
@@ -20,7 +21,9 @@ def written(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_shipped_settings_are_valid_and_can_be_drawn(path: Path) -> None:
     config = load_config(path)
-    assert config.model in PRESETS
+    preset = PRESETS[config.model]
+    assert isinstance(preset, AnyViewConfig) == (config.objective in ("anyview", "gaussians"))
+    assert isinstance(preset, AnyViewConfig) or preset.metric == (config.objective == "metric")  # type: ignore[union-attr]
     for step in range(20):
         draw = draw_step(config.data, config.seed, step, Share())
         assert len(draw.seeds) * draw.world_views == len(draw.view_order) * draw.n_views

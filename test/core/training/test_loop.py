@@ -18,11 +18,12 @@ from safetensors.torch import load_file
 
 from da3_core.datasets import TumRgbdWriter
 from da3_core.model import build_model, load_model, save_model
+from da3_core.model.presets import MonoConfig
 from da3_core.training.config import ScheduleConfig, load_config
 from da3_core.training.loop import Clock, NonFiniteLossError, Trainer, train
 from da3_core.training.processes import join_processes
 
-from .fixed_batch import ANY_VIEW, METRIC
+from .fixed_batch import ANY_VIEW, METRIC, MONO
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -34,7 +35,8 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         save_model(build_model(ANY_VIEW), folder / "network")
-        save_model(build_model(METRIC), folder / "mono_network")
+        save_model(build_model(MONO), folder / "mono_network")
+        save_model(build_model(METRIC), folder / "metric_network")
     write_recording(folder / "recording")
     settings = {
         "model": str(folder / "network"),
@@ -188,23 +190,25 @@ def test_another_networks_checkpoint_is_refused(material: Path, tmp_path: Path) 
     run = [f"output={tmp_path}", "schedule.steps=1", "resume=true"]
     train(material / "settings.yaml", run)
     with pytest.raises(ValueError, match="of another network"):
-        train(material / "settings.yaml", [*run, "model=da3metric-nano", "init_from=", "objective=teacher"])
+        train(material / "settings.yaml", [*run, "model=da3mono-nano", "init_from=", "objective=teacher"])
 
 
-@pytest.mark.parametrize("objective", ["teacher", "mono", "metric"])
-def test_the_other_objectives_run_from_the_same_settings(material: Path, tmp_path: Path, objective: str) -> None:
+@pytest.mark.parametrize(
+    ("objective", "config"), [("teacher", MONO), ("mono", MONO), ("metric", METRIC)], ids=["teacher", "mono", "metric"]
+)
+def test_the_other_objectives_run_from_the_same_settings(material: Path, tmp_path: Path, objective: str, config: MonoConfig) -> None:
     mono = material / "mono_network"
     settings = [
         f"output={tmp_path}",
         f"objective={objective}",
-        f"model={mono}",
+        f"model={material / ('metric_network' if config.metric else 'mono_network')}",
         f"init_from={mono}",
         "schedule.steps=2",
         "report.validate_every=2",
     ]
     teacher = [] if objective == "teacher" else [f"teacher.model={mono}"]
     train(material / "settings.yaml", [*settings, *teacher])
-    assert load_model(tmp_path / "model").config == METRIC
+    assert load_model(tmp_path / "model").config == config
     groups = [yaml.safe_load(line) for line in (tmp_path / "scalars.jsonl").read_text().splitlines()]
     assert {"absrel", "delta1"} < set(groups[-1]) and "sky_iou" not in groups[-1]  # recordings know no sky
     assert groups[0]["views_per_s"] == pytest.approx(8 * groups[0]["steps_per_s"])  # 32 patches, 4 a view, however views are grouped
@@ -213,7 +217,9 @@ def test_the_other_objectives_run_from_the_same_settings(material: Path, tmp_pat
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["objective=metric"], "does not train"),
+        (["objective=metric"], "does not train .* of kind AnyView"),
+        (["objective=metric", "model={mono}", "init_from="], "does not train .* of relative depth"),
+        (["objective=teacher", "model={metric}", "init_from="], "does not train .* of depth in metres"),
         (["objective=mono", "model={mono}", "init_from="], "learns from a teacher"),
         (["teacher.model={any_view}"], "is no mono network"),
         (["runtime.parallel=fsdp", "optimizer.name=adamw"], "start with torchrun"),
@@ -221,6 +227,6 @@ def test_the_other_objectives_run_from_the_same_settings(material: Path, tmp_pat
     ],
 )
 def test_settings_that_do_not_fit_are_explained(material: Path, tmp_path: Path, settings: list[str], message: str) -> None:
-    folders = {"mono": material / "mono_network", "any_view": material / "network"}
+    folders = {"mono": material / "mono_network", "metric": material / "metric_network", "any_view": material / "network"}
     with pytest.raises(ValueError, match=message):
         train(material / "settings.yaml", [f"output={tmp_path}", *(s.format(**folders) if "{" in s else s for s in settings)])

@@ -16,7 +16,7 @@ from da3_core.scenes.sample import Samples
 from da3_core.training import affine_losses
 from da3_core.training.config import LossConfig
 from da3_core.training.data import Draw
-from da3_core.training.objective import Objective, Values, autocast
+from da3_core.training.objective import Labels, Objective, Values, autocast
 from da3_core.training.teacher import unit_depth
 from da3_core.types import Gaussians
 
@@ -31,23 +31,24 @@ class GaussianTraining(Objective):
     """Gaussians from every other view, rendered in all of them.
 
     Colours are compared by their squared error and structural similarity; the paper's perceptual loss needs a network that is not ours
-    to ship. Depth is compared up to scale and shift, in the views that the Gaussians were made from.
+    to ship. Depth is compared up to scale and shift, in the views that the Gaussians were made from, with the labels' (section 5.1).
     """
 
     network: AnyView
 
-    def __init__(self, network: AnyView, config: LossConfig, bf16: bool, rasterise: Rasteriser | None = None) -> None:
+    def __init__(self, network: AnyView, config: LossConfig, bf16: bool, labels: Labels, rasterise: Rasteriser | None = None) -> None:
         """Raises ValueError when the network has no Gaussian head, RuntimeError when there is nothing to rasterise with."""
         super().__init__()
         if network.gaussian_head is None:
             raise ValueError("this network has no Gaussian head: choose da3-giant, or a preset with gaussian_head")
-        self.network, self.config = network.requires_grad_(False), config
+        self.network, self.config, self.labels = network.requires_grad_(False), config, labels
         network.gaussian_head.requires_grad_(True)
         self.autocast = partial(autocast, bf16)
         self.rasterise = rasterise or load_rasteriser()
 
     def forward(self, samples: Samples, draw: Draw) -> Values:
         """The losses of a batch; "loss" is their weighted sum."""
+        samples, _ = self.labels(samples, draw)
         return measure(*self.render(samples), samples, self.config)
 
     def render(self, samples: Samples) -> tuple[Tensor, Tensor, slice]:

@@ -33,7 +33,7 @@ def make_objective(config: TrainConfig, device: torch.device) -> Objective:
 def _objective(config: TrainConfig, network: Model, labels: Labels) -> Objective:
     loss, bf16, name = config.loss, config.runtime.bf16, config.objective
     if name in ("anyview", "gaussians") and isinstance(network, AnyView):
-        return AnyViewTraining(network, loss, bf16, labels) if name == "anyview" else GaussianTraining(network, loss, bf16)
+        return AnyViewTraining(network, loss, bf16, labels) if name == "anyview" else GaussianTraining(network, loss, bf16, labels)
     if name in ("teacher", "mono") and isinstance(network, Mono) and not network.config.metric:
         return TeacherTraining(network, loss, bf16, labels, objects=name == "teacher")
     if name == "metric" and isinstance(network, Mono) and network.config.metric:

@@ -10,6 +10,7 @@ from da3_core.geometry.rigid import invert_rigid, rotate
 from da3_core.model import build_model
 from da3_core.training.config import LossConfig
 from da3_core.training.gaussians import GaussianTraining, load_rasteriser
+from da3_core.training.objective import ground_truth
 from da3_core.types import Gaussians
 
 from .fixed_batch import WITH_GAUSSIANS, fixed_draw, fixed_samples, on_gpu, values_over_steps
@@ -46,7 +47,7 @@ def test_a_gaussian_is_drawn_where_it_is_projected() -> None:
 
 def test_the_gaussian_head_learns_to_draw_the_images() -> None:
     torch.manual_seed(0)
-    objective = GaussianTraining(build_model(WITH_GAUSSIANS).train(), LossConfig(), bf16=True).cuda()  # type: ignore[arg-type]
+    objective = GaussianTraining(build_model(WITH_GAUSSIANS).train(), LossConfig(), bf16=True, labels=ground_truth).cuda()  # type: ignore[arg-type]
     samples = on_gpu(fixed_samples(b=2, n=3, h=56, w=84))
     found = values_over_steps(objective, samples, fixed_draw(samples), 40, 1e-2, "colour")
     assert found[-1] < 0.8 * found[0]

@@ -247,7 +247,7 @@ def splat(gaussians: Gaussians, T_cam_world: Tensor, K: Tensor, size: tuple[int,
 
 def test_the_gaussian_head_learns_and_the_rest_does_not() -> None:
     net = network(WITH_GAUSSIANS)
-    objective = GaussianTraining(net, LossConfig(), bf16=False, rasterise=splat)  # type: ignore[arg-type]
+    objective = GaussianTraining(net, LossConfig(), bf16=False, labels=ground_truth, rasterise=splat)  # type: ignore[arg-type]
     before = {name: p.clone() for name, p in net.named_parameters()}
     samples = fixed_samples(b=1, h=28, w=28)
     found = values_over_steps(objective, samples, fixed_draw(samples), 6, 1e-2)
@@ -257,13 +257,28 @@ def test_the_gaussian_head_learns_and_the_rest_does_not() -> None:
     assert all(name.startswith("gaussian_head.") for name in moved)
 
 
+def taught_gaussians(loss: LossConfig) -> Objective:
+    return GaussianTraining(network(WITH_GAUSSIANS), loss, bf16=False, labels=ground_truth, rasterise=splat)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("make", [anyview, teacher, metric, taught_gaussians])
+def test_depth_is_learned_from_the_labels(make: Callable[[LossConfig], Objective]) -> None:
+    measured, labelled = fixed_samples(b=1), fixed_samples(b=1, seed=1)
+    labelled = dataclasses.replace(measured, depth_m=labelled.depth_m)
+    objective, draw = make(LossConfig()), fixed_draw(measured)
+    unlike, wanted = (objective(samples, draw)["loss"].item() for samples in (measured, labelled))
+    objective.labels = lambda samples, draw: (labelled, ground_truth(labelled, draw)[1])  # type: ignore[assignment]
+    found = objective(measured, draw)["loss"].item()
+    assert found == pytest.approx(wanted) and found != pytest.approx(unlike, rel=1e-3)
+
+
 def test_without_a_rasteriser_the_reason_is_given() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(RuntimeError, match="gsplat"):
-        GaussianTraining(network(WITH_GAUSSIANS), LossConfig(), bf16=False)  # type: ignore[arg-type]
+        GaussianTraining(network(WITH_GAUSSIANS), LossConfig(), bf16=False, labels=ground_truth)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no Gaussian head"):
-        GaussianTraining(network(ANY_VIEW), LossConfig(), bf16=False, rasterise=splat)  # type: ignore[arg-type]
+        GaussianTraining(network(ANY_VIEW), LossConfig(), bf16=False, labels=ground_truth, rasterise=splat)  # type: ignore[arg-type]
 
 
 def test_structural_similarity_knows_equal_images_and_noise() -> None:

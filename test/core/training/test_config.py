@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from da3_core.model import PRESETS
 from da3_core.model.presets import AnyViewConfig
-from da3_core.training.config import TrainConfig, load_config
+from da3_core.training.config import LossConfig, TrainConfig, load_config
 from da3_core.training.data import Share, draw_step
+from da3_core.types import CANONICAL_FOCAL_PX
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "config" / "train").glob("*.yaml"))
 
@@ -43,6 +45,37 @@ def test_overrides_come_last(tmp_path: Path) -> None:
     assert config.optimizer.lr == 2e-4
     assert not config.runtime.compile
     assert config.data.buckets[0].width == 28
+
+
+def test_the_papers_numbers() -> None:
+    """Ours where it gives none (lambda_c, Gaussians), and no aids that are not in it."""
+    assert asdict(LossConfig()) == {
+        "lambda_c": 0.2,
+        "alpha": 1.0,
+        "beta": 1.0,
+        "rays": 1.0,
+        "points": 1.0,
+        "distance": "linear",
+        "scene_limit": 0.0,
+        "matching": 0.0,
+        "given_cameras": 0.0,
+        "pose_conditioning": 0.2,
+        "teacher_gradient": 0.5,
+        "metric_ground_truth": 0.2,
+        "metric_rotation": 0.05,
+        "photometric_ssim": 0.05,
+        "gaussian_depth": 0.1,
+    }
+    assert CANONICAL_FOCAL_PX == 300
+    anyview, metric = (load_config(CONFIGS[0].parent / f"{name}.yaml") for name in ("anyview_paper", "metric_large"))
+    assert anyview.loss == metric.loss == LossConfig()
+    assert (anyview.schedule.steps, anyview.schedule.warmup_steps, anyview.optimizer.lr) == (200_000, 8_000, 2e-4)
+    assert anyview.teacher.from_step == 120_000
+    sizes = [(504, 504), (504, 378), (504, 336), (504, 280), (336, 504), (896, 504), (756, 504), (672, 504)]
+    assert [(b.height, b.width) for b in anyview.data.buckets] == sizes
+    assert anyview.data.buckets[0].views == tuple(range(2, 19))
+    assert (metric.schedule.steps, metric.data.patches_per_step) == (160_000, 64 // 4 * 36 * 36)
+    assert (metric.optimizer.lr, metric.optimizer.lr * metric.optimizer.backbone_lr_factor) == pytest.approx((5e-5, 5e-6))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import pytest
@@ -16,10 +17,13 @@ from da3_core.model import build_model
 from da3_core.scenes.sample import Samples
 from da3_core.training.anyview import AnyViewTraining, anyview_losses, truth_from_samples
 from da3_core.training.config import LossConfig
+from da3_core.training.data import Draw
 from da3_core.training.gaussians import GaussianTraining, structural_similarity
+from da3_core.training.gaussians import measure as measure_gaussians
 from da3_core.training.labels import TeacherLabels
 from da3_core.training.metric import MetricTraining, canonical_from_metres, rotate_samples
-from da3_core.training.objective import Objective, ground_truth
+from da3_core.training.metric import measure as measure_metric
+from da3_core.training.objective import Objective, given, ground_truth
 from da3_core.training.teacher import TeacherTraining
 from da3_core.types import Gaussians, Prediction
 
@@ -96,6 +100,62 @@ def test_only_scenes_beyond_the_limit_weigh_less() -> None:
     assert limited["depth"].equal(plain["depth"])
     weights = {"depth": 1.0, "rays": 1.0, "points": 1.0, "camera": 1.0, "gradient": 1.0}
     torch.testing.assert_close(limited["loss"], sum(w * limited[name] for name, w in weights.items()))
+
+
+def test_the_any_view_loss_weighs_its_terms() -> None:
+    samples = fixed_samples()
+    truth = truth_from_samples(samples, (16, 24))
+    x = torch.linspace(0.5, 1.5, 42)
+    wrong = perfect_prediction(samples)
+    wrong = dataclasses.replace(wrong, depth=truth.depth * x, rays=wrong.rays + 0.1, camera_encoding=given(wrong.camera_encoding) + 0.2)
+    parts = anyview_losses(wrong, truth, LossConfig(alpha=0.3, beta=0.7, rays=0.2, points=0.4))
+    terms = {"depth": 1.0, "gradient": 0.3, "camera": 0.7, "rays": 0.2, "points": 0.4}
+    assert all((parts[name] > 0.01).all() for name in terms)
+    torch.testing.assert_close(parts["loss"], sum(weight * parts[name] for name, weight in terms.items()))
+
+
+@pytest.mark.parametrize("objects", [True, False])
+def test_the_teachers_loss_is_equation_7(objects: bool) -> None:
+    objective = teacher(LossConfig(teacher_gradient=0.3))
+    if not objects:
+        objective.object_output = None  # type: ignore[assignment]
+    samples = fixed_samples()
+    values = objective(samples, fixed_draw(samples))
+    terms = {"gradient": 0.3, "global_local": 1.0, "normal": 1.0, "sky": 1.0} | ({"object": 1.0} if objects else {})
+    assert set(values) == {*terms, "loss", "absrel", "delta1"}
+    assert all(values[name] > 0.01 for name in terms)
+    torch.testing.assert_close(values["loss"], sum(weight * values[name] for name, weight in terms.items()))
+
+
+@pytest.mark.parametrize(("distance", "depth"), [("linear", 0.5), ("relative", 0.5 * math.log(3 / 2))])
+def test_the_metric_loss_by_hand(distance: str, depth: float) -> None:
+    """4 m seen with a focal length of 600 are 2 canonical ones; every other column says 3, and a sky of a half where there is none."""
+    samples = fixed_samples(h=28, w=42)
+    samples.K[..., :2, :2] = 600 * torch.eye(2)
+    sky = torch.zeros_like(samples.sky)
+    samples = dataclasses.replace(samples, depth_m=torch.full_like(samples.depth_m, 4.0), valid=~sky, sky=sky)
+    predicted = 2 + (torch.arange(42) % 2).expand(samples.sky.shape)
+    half, known = torch.full(samples.sky.shape, 0.5), torch.ones(2, 2, dtype=torch.bool)
+    values = measure_metric(predicted, half, samples, known, LossConfig(teacher_gradient=0.3, distance=distance))
+    found = [values[name].item() for name in ("depth", "gradient", "sky", "loss", "absrel")]
+    assert found == pytest.approx([depth, 2 * depth, 0.25, depth + 0.3 * 2 * depth + 0.25, 0.25])
+
+
+@pytest.mark.parametrize(("chances", "quarters"), [((0.04, 0.4), 1), ((0.04, 0.6), 3), ((0.06, 0.4), 0)])
+def test_a_twentieth_of_the_metric_networks_images_is_rotated(chances: tuple[float, float], quarters: int) -> None:
+    objective, samples = metric(LossConfig()), fixed_samples()
+    seen: list[Samples] = []
+
+    def labels(samples: Samples, draw: Draw) -> tuple[Samples, Tensor]:
+        seen.append(samples)
+        return ground_truth(samples, draw)
+
+    objective.labels = labels  # type: ignore[assignment]
+    values = objective(samples, fixed_draw(samples, chances=chances))
+    turned = rotate_samples(samples, quarters)
+    assert all(torch.equal(getattr(seen[0], name), getattr(turned, name)) for name in ("images", "depth_m", "K"))
+    again = objective(turned, fixed_draw(turned, chances=(0.9, 0.9)))
+    assert values["loss"].item() == pytest.approx(again["loss"].item())
 
 
 def test_the_truth_is_in_the_first_views_frame_and_of_unit_size() -> None:
@@ -270,6 +330,19 @@ def test_depth_is_learned_from_the_labels(make: Callable[[LossConfig], Objective
     objective.labels = lambda samples, draw: (labelled, ground_truth(labelled, draw)[1])  # type: ignore[assignment]
     found = objective(measured, draw)["loss"].item()
     assert found == pytest.approx(wanted) and found != pytest.approx(unlike, rel=1e-3)
+
+
+def test_the_gaussians_loss_weighs_its_terms() -> None:
+    samples, context = fixed_samples(n=4), slice(0, None, 2)
+    image, depth = samples.images.flip(-1), samples.depth_m.flip(-1) + 0.1
+    values = measure_gaussians(image, depth, context, samples, LossConfig(photometric_ssim=0.3, gaussian_depth=0.7))
+    terms = {"colour": 1.0, "structure": 0.3, "depth": 0.7}
+    assert all(values[name] > 0.01 for name in terms)
+    torch.testing.assert_close(values["loss"], sum(weight * values[name] for name, weight in terms.items()))
+    torch.testing.assert_close(values["colour"], (image - samples.images).square().mean())
+    torch.testing.assert_close(values["structure"], 1 - structural_similarity(image, samples.images).mean())
+    perfect = measure_gaussians(samples.images, 0.5 * samples.depth_m + 3, context, samples, LossConfig())
+    assert perfect["loss"] < 1e-5
 
 
 def test_without_a_rasteriser_the_reason_is_given() -> None:

@@ -109,9 +109,15 @@ def test_normal_loss_of_tilted_planes_is_five_times_the_angle() -> None:
     K = camera(500, h, w)  # nearly parallel rays
     x = torch.arange(w).expand(h, w) + 0.5
     flat = torch.full((1, 1, h, w), 2.0)
-    tilted = (2 / (1 - math.tan(0.3) * (x - w / 2) / 500))[None, None]
-    loss = losses.normal_loss(tilted.double(), flat.double(), torch.ones_like(flat, dtype=torch.bool), K.double())
+    slope = (x - w / 2).double() / 500
+    tilted = (2 / (1 - math.tan(0.3) * slope))[None, None].requires_grad_()
+    loss = losses.normal_loss(tilted, flat.double(), torch.ones_like(flat, dtype=torch.bool), K.double())
     assert loss.item() == pytest.approx(5 * 0.3, rel=1e-3)
+    loss.sum().backward()
+    assert tilted.grad is not None
+    per_radian = tilted.detach().square() / 2 * slope / math.cos(0.3) ** 2  # how depth changes as the plane tilts further
+    assert (tilted.grad * per_radian).sum().item() == pytest.approx(5, rel=1e-3)
+    assert (tilted.grad * tilted.detach()).sum().item() == pytest.approx(0, abs=1e-6)  # a larger plane has the same normals
 
 
 def test_normal_loss_has_gradients_where_it_is_zero() -> None:

@@ -66,16 +66,24 @@ def test_gradient_loss_ignores_a_constant_offset() -> None:
 def test_ray_loss_by_hand() -> None:
     rays, truth = torch.zeros(1, 1, 1, 2, 6), torch.zeros(1, 1, 1, 2, 6)
     rays[0, 0, 0, 0] = torch.tensor([1.0, -1.0, 0.5, 0.0, 0.0, 0.25])
-    confidence = torch.tensor([2.0, 4.0]).reshape(1, 1, 1, 2)
-    loss = losses.ray_loss(rays, truth, confidence, lambda_c=1.0)
+    confidence = torch.tensor([2.0, 4.0]).reshape(1, 1, 1, 2).requires_grad_()
+    loss = losses.ray_loss(rays.requires_grad_(), truth, confidence, lambda_c=1.0)
     assert loss.item() == pytest.approx((2 * 2.75 - math.log(2) - math.log(4)) / 2)
+    loss.sum().backward()
+    assert rays.grad is not None and confidence.grad is not None
+    assert rays.grad.flatten().tolist() == [1, -1, 1, 0, 0, 1, *[0] * 6]  # c * sign / Z
+    assert confidence.grad.flatten().tolist() == pytest.approx([(2.75 - 1 / 2) / 2, -1 / 4 / 2])
 
 
 def test_point_loss_by_hand() -> None:
-    points, truth = torch.zeros(1, 1, 1, 2, 3), torch.ones(1, 1, 1, 2, 3)
-    mask = torch.tensor([True, False]).reshape(1, 1, 1, 2)
-    assert losses.point_loss(points, truth, mask).item() == pytest.approx(3.0)
-    assert losses.point_loss(points, truth, mask, torch.full((1, 1, 1, 2), 0.5)).item() == pytest.approx(1.5)
+    points = torch.tensor([[0.0, 2.0, 0.0], [3.0, 1.0, 1.5], [9.0, 9.0, 9.0]]).reshape(1, 1, 1, 3, 3).requires_grad_()
+    truth, mask = torch.ones(1, 1, 1, 3, 3), torch.tensor([True, True, False]).reshape(1, 1, 1, 3)
+    assert losses.point_loss(points, truth, mask).item() == pytest.approx((3.0 + 2.5) / 2)
+    loss = losses.point_loss(points, truth, mask, torch.tensor([0.5, 0.25, 8.0]).reshape(1, 1, 1, 3))
+    assert loss.item() == pytest.approx((1.5 + 0.625) / 2)
+    loss.sum().backward()
+    assert points.grad is not None
+    assert points.grad.flatten().tolist() == [-0.25, 0.25, -0.25, 0.125, 0, 0.125, 0, 0, 0]  # weight * sign / Z
 
 
 def test_camera_loss_does_not_see_the_quaternion_sign() -> None:
@@ -85,6 +93,19 @@ def test_camera_loss_does_not_see_the_quaternion_sign() -> None:
     assert losses.camera_loss(flipped, truth).item() == 0
     moved = truth + torch.tensor([0.1, 0, 0, 0, 0, 0, 0, 0, -0.3])
     assert losses.camera_loss(moved, truth).item() == pytest.approx(0.4)
+
+
+def test_gradients_of_the_camera_loss_by_hand() -> None:
+    """Two views, the second of which says the negative quaternion: it is to shrink that one's y, not to turn it around."""
+    truth = torch.tensor([0.1, 0.2, 0.3, 0.0, 0.6, 0.0, 0.8, 1.0, 1.2]).expand(1, 2, 9)
+    encoding = truth + torch.tensor([0.1, 0, -0.1, 0, 0, 0, 0, 0, -0.3])
+    encoding[:, 1, 3:7] = -truth[:, 1, 3:7] + torch.tensor([0, -0.1, 0, 0])
+    loss = losses.camera_loss(encoding.requires_grad_(), truth)
+    assert loss.item() == pytest.approx((0.5 + 0.6) / 2)
+    loss.sum().backward()
+    assert encoding.grad is not None
+    assert encoding.grad[0, 0].tolist() == [0.5, 0, -0.5, 0, 0, 0, 0, 0, -0.5]  # sign / N
+    assert encoding.grad[0, 1].tolist() == [0.5, 0, -0.5, 0, -0.5, 0, 0, 0, -0.5]
 
 
 def test_scene_scale_is_the_mean_distance_of_valid_points() -> None:

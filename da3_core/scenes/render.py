@@ -73,15 +73,23 @@ def render_rays(worlds: Worlds, T_world_cam: Tensor, directions_cam: Tensor, foc
 
 
 def _at_once(worlds: Worlds, T_world_cam: Tensor, directions_cam: Tensor, pixel: Tensor, build: Build) -> tuple[Tensor, Tensor]:
-    """All rays against all solids, in four steps that are worth compiling: (B, N, 7, H, W) and solids (B, N, H, W)."""
-    frames = worlds.solids.frames()
-    rays = _world_rays(T_world_cam, Vec(*directions_cam.flatten(-2).unbind(2)))
+    """All rays against all solids, in four steps that are worth compiling: (B, N, 7, H, W) and solids (B, N, H, W).
+
+    Every view gets a world of its own, so that equally many images have one shape, and one program, however they are spread over worlds.
+    """
+    b, n = T_world_cam.shape[:2]
+    of_view = torch.arange(b, device=pixel.device).repeat_interleave(n)  # (V,) with V = B N
+    views = select(worlds, of_view)
+    frames = views.solids.frames()
+    rays = _world_rays(T_world_cam.flatten(0, 1).unsqueeze(1), Vec(*directions_cam.flatten(0, 1).flatten(-2).unsqueeze(1).unbind(2)))
     met, solid, hit, off, above = build(_meet)(frames, rays)
-    seen = tuple(build(visibility)(frames, off, light_position(worlds.light, i)) for i in range(worlds.light.reach_m.shape[1]))
+    seen = tuple(build(visibility)(frames, off, light_position(views.light, i)) for i in range(views.light.reach_m.shape[1]))
     occlusion = Occlusion(build(openness)(frames, above, OPEN_M), seen)
-    image = build(_picture)(worlds, met, solid, hit, rays[1], pixel[..., None], occlusion)
+    image = build(_picture)(views, met, solid, hit, rays[1], pixel.flatten().view(-1, 1, 1), occlusion)
+    solids = worlds.is_object.shape[1]
+    solid = solid % solids + solids * of_view[:, None, None]
     size = directions_cam.shape[-2:]
-    return image.view(*image.shape[:3], *size), solid.view(*solid.shape[:2], *size)
+    return image.view(b, n, -1, *size), solid.view(b, n, *size)
 
 
 def _meet(frames: Frames, rays: Rays) -> tuple[Tensor, Tensor, Hit, Vec, Vec]:

@@ -7,10 +7,10 @@ import torch
 
 from da3_core.scenes import KINDS, make_worlds, render, render_rays, sample_cameras
 from da3_core.scenes.lens import lens_directions
-from da3_core.scenes.primitives import BOX, Solids
+from da3_core.scenes.primitives import BOX, Solids, pick
 from da3_core.scenes.render import _at_once, pinhole_directions
 from da3_core.scenes.vec import look_rotation
-from da3_core.scenes.worlds import SOLIDS
+from da3_core.scenes.worlds import SOLIDS, select
 
 SIZE = (56, 72)
 
@@ -106,13 +106,37 @@ def test_normals_agree_with_the_depths_gradient(scenes):
 
 def test_culled_tiles_give_what_all_solids_give(scenes):
     worlds, T, K, seen = scenes
-    image, _ = _at_once(worlds, T, pinhole_directions(K, SIZE), 1.0 / K[..., 0, 0], lambda step: step)
+    image, solid = _at_once(worlds, T, pinhole_directions(K, SIZE), 1.0 / K[..., 0, 0], lambda step: step)
     radiance, depth, normal = image[:, :, :3], image[:, :, 3], image[:, :, 4:]
     assert torch.equal(torch.isinf(depth), torch.isinf(seen.depth))
     met = torch.isfinite(depth)
     assert torch.allclose(depth[met], seen.depth[met], rtol=1e-5)
     assert ((radiance - seen.radiance).abs() > 1e-3 + 1e-3 * radiance).float().mean() < 1e-4
     assert torch.allclose(normal, seen.normal, atol=1e-4)
+    assert torch.equal(met & pick(worlds.is_object, solid), seen.object)
+
+
+def test_as_many_images_are_one_shape_however_many_views_a_world_has(scenes):
+    worlds, T, K, _ = scenes
+
+    def shapes_of(tree):
+        if isinstance(tree, torch.Tensor):
+            return [tuple(tree.shape)]
+        if dataclasses.is_dataclass(tree):
+            tree = tuple(getattr(tree, field.name) for field in dataclasses.fields(tree))
+        return [shape for part in tree for shape in shapes_of(part)] if isinstance(tree, tuple) else []
+
+    def shapes(worlds, T, K):
+        found = []
+
+        def build(step):
+            return lambda *arguments: (found.append((step, shapes_of(arguments))), step(*arguments))[1]
+
+        _at_once(worlds, T, pinhole_directions(K, SIZE), 1.0 / K[..., 0, 0], build)
+        return found
+
+    two = torch.tensor([0, 1])
+    assert shapes(select(worlds, two), T[:2, :1], K[:2, :1]) == shapes(select(worlds, two[:1]), T[:1, :2], K[:1, :2])
 
 
 def test_what_is_compiled_is_graphs_without_breaks(scenes):

@@ -9,6 +9,7 @@ import torch
 
 from da3_core.datasets.recording import RecordedFrame
 from da3_core.scenes.sample import Samples
+from da3_core.types import Float64Array
 
 LARGEST_STRIDE = 30  # frames from one view to the next: a second of most cameras
 
@@ -24,7 +25,11 @@ def pick_frames(rng: np.random.Generator, length: int, views: int) -> list[int]:
 
 
 def samples_from_frames(scenes: Sequence[Sequence[RecordedFrame]], device: torch.device | str) -> Samples:
-    """Samples (B, N, ...) of equally many frames per scene. Recordings know no sky, objects or normals: these are empty; kind is -1."""
+    """Samples (B, N, ...) of equally many frames per scene. Recordings know no sky, objects or normals: these are empty; kind is -1.
+
+    The world's origin is moved to each scene's first camera, its axes stay: nothing but relative poses matters to training and
+    evaluation, and float32 has half a metre between numbers where map coordinates are millions.
+    """
 
     def stacked(arrays: Sequence[Sequence[np.ndarray[tuple[int, ...], np.dtype[np.generic]]]]) -> torch.Tensor:
         return torch.from_numpy(np.stack([np.stack(row) for row in arrays])).to(device)
@@ -39,7 +44,14 @@ def samples_from_frames(scenes: Sequence[Sequence[RecordedFrame]], device: torch
         sky=nothing,
         object=nothing,
         normal_world=torch.zeros_like(images),
-        T_world_cam=stacked([[f.T_world_cam for f in frames] for frames in scenes]).float(),
+        T_world_cam=stacked([_from_first_centre(frames) for frames in scenes]).float(),
         K=stacked([[f.K for f in frames] for frames in scenes]).float(),
         kind=torch.full((len(scenes),), -1, device=device),
     )
+
+
+def _from_first_centre(frames: Sequence[RecordedFrame]) -> list[Float64Array]:
+    """Poses (4, 4) of the frames in a world whose origin is the first one's camera."""
+    T = np.stack([f.T_world_cam for f in frames])
+    T[:, :3, 3] -= T[0, :3, 3]
+    return list(T)

@@ -20,6 +20,7 @@ from da3_core.datasets.recording import RecordedFrame
 from da3_core.geometry.rigid import interpolate_rigid, quaternion_from_rotation, rigid_from_rt, rotation_from_quaternion
 from da3_core.types import Float32Array, Float64Array, Uint8Array
 
+CALIBRATION = 'one line "fx fy cx cy" in pixels, the first pixel\'s centre at (0, 0)'
 DEPTH_PER_METRE = 5000.0
 MAX_DEPTH_GAP_NS = 20_000_000  # between an image and its depth
 MAX_POSE_GAP_NS = 100_000_000  # between two poses that one is interpolated from
@@ -38,7 +39,7 @@ class TumRgbdRecording:
         self.folder = Path(folder)
         self.K = _read_K(self.folder)
         rgb, depth = _read_list(self.folder / "rgb.txt", 1), _read_list(self.folder / "depth.txt", 1)
-        poses = _read_list(self.folder / "groundtruth.txt", 7)
+        poses = _read_poses(self.folder / "groundtruth.txt")
         depth_stamps, pose_stamps = [s for s, _ in depth], [s for s, _ in poses]
         self.frames: list[tuple[int, str, str, Float64Array]] = []
         for stamp, (image_file,) in rgb:
@@ -54,11 +55,10 @@ class TumRgbdRecording:
         return len(self.frames)
 
     def __getitem__(self, index: int) -> RecordedFrame:
-        """Read one frame; raises ValueError when a file is missing or no picture."""
+        """Read one frame; raises ValueError when a file is missing or no picture, or when depth is not the image's."""
         stamp, image_file, depth_file, T_world_cam = self.frames[index]
         image = _read_picture(self.folder / image_file, cv2.IMREAD_COLOR)
-        depth = _read_picture(self.folder / depth_file, cv2.IMREAD_UNCHANGED)
-        depth_m = (depth / DEPTH_PER_METRE).astype(np.float32)
+        depth_m = _read_depth(self.folder / depth_file, image.shape[:2])
         return RecordedFrame(stamp, np.ascontiguousarray(image[..., ::-1]), depth_m, self.K, T_world_cam)
 
 
@@ -131,21 +131,51 @@ def _read_list(path: Path, columns: int) -> list[tuple[int, list[str]]]:
             continue
         if len(words) != 1 + columns:
             raise ValueError(f"{path}:{number} has {len(words)} columns, not {1 + columns}: {line!r}")
-        rows.append((ns_from_seconds(words[0]), words[1:]))
+        try:
+            rows.append((ns_from_seconds(words[0]), words[1:]))
+        except ValueError as error:
+            raise ValueError(f"{path}:{number} does not begin with seconds like 1305031102.175304: {line!r}") from error
     return sorted(rows)
+
+
+def _read_poses(path: Path) -> list[tuple[int, list[float]]]:
+    rows = []
+    for stamp, words in _read_list(path, 7):
+        numbers = _floats(words)
+        if not np.isfinite(numbers).all() or not any(numbers[3:]):
+            wanted = "tx ty tz qx qy qz qw, the quaternion not zero: correct it, or leave the line out"
+            raise ValueError(f"{path} has no pose at {seconds_from_ns(stamp)} but {' '.join(words)!r}; it takes {wanted}")
+        rows.append((stamp, numbers))
+    return rows
+
+
+def _floats(words: list[str]) -> list[float]:
+    """What the words say, none when one is no number."""
+    try:
+        return [float(word) for word in words]
+    except ValueError:
+        return []
 
 
 def _read_K(folder: Path) -> Float64Array:
     path = folder / "calibration.txt"
     published = next((numbers for camera, numbers in PUBLISHED.items() if camera in folder.resolve().name), None)
     if path.is_file():
-        lines = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")]
-        fx, fy, cx, cy = map(float, lines[0].split())
+        fx, fy, cx, cy = _read_calibration(path)
     elif published:
         fx, fy, cx, cy = published
     else:
-        raise ValueError(f'{folder} has no calibration.txt: write one line "fx fy cx cy" in pixels, the first pixel\'s centre at (0, 0)')
+        raise ValueError(f"{folder} has no calibration.txt: write {CALIBRATION}")
     return np.array([[fx, 0, cx + 0.5], [0, fy, cy + 0.5], [0, 0, 1]])
+
+
+def _read_calibration(path: Path) -> list[float]:
+    lines = [line.strip() for line in path.read_text().splitlines()]
+    line = next((line for line in lines if line and not line.startswith("#")), "")
+    numbers = _floats(line.split())
+    if len(numbers) != 4:
+        raise ValueError(f"{path} says {line!r}: write {CALIBRATION}")
+    return numbers
 
 
 def _nearest(stamps: list[int], stamp: int) -> int | None:
@@ -155,7 +185,7 @@ def _nearest(stamps: list[int], stamp: int) -> int | None:
     return min(around, key=lambda j: abs(stamps[j] - stamp), default=None)
 
 
-def _pose_at(stamps: list[int], poses: list[tuple[int, list[str]]], stamp: int) -> Float64Array | None:
+def _pose_at(stamps: list[int], poses: list[tuple[int, list[float]]], stamp: int) -> Float64Array | None:
     """T_world_cam at a stamp, interpolated between two poses near enough to each other."""
     i = bisect_left(stamps, stamp)
     if i < len(stamps) and stamps[i] == stamp:
@@ -166,9 +196,21 @@ def _pose_at(stamps: list[int], poses: list[tuple[int, list[str]]], stamp: int) 
     return interpolate_rigid(_pose(poses[i - 1][1]), _pose(poses[i][1]), alpha).numpy()
 
 
-def _pose(words: list[str]) -> torch.Tensor:
-    numbers = torch.tensor([float(w) for w in words], dtype=torch.float64)
-    return rigid_from_rt(rotation_from_quaternion(numbers[3:]), numbers[:3])
+def _pose(numbers: list[float]) -> torch.Tensor:
+    pose = torch.tensor(numbers, dtype=torch.float64)
+    return rigid_from_rt(rotation_from_quaternion(pose[3:]), pose[:3])
+
+
+def _read_depth(path: Path, size: tuple[int, ...]) -> Float32Array:
+    """Metres, of the image's size (H, W)."""
+    units = _read_picture(path, cv2.IMREAD_UNCHANGED)
+    if units.ndim != 2 or units.dtype != np.uint16:
+        found = f"{units.dtype.itemsize * 8} bits" + (f" in {units.shape[2]} channels" if units.ndim > 2 else "")
+        raise ValueError(f"{path} holds {found}: depth is written with 16 bits in one channel, in 1/5000 m, 0 where unknown")
+    if units.shape != size:
+        sizes = [f"{width}x{height}" for height, width in (units.shape, size)]
+        raise ValueError(f"{path} is {sizes[0]} and its image {sizes[1]}: register depth to the image, pixel by pixel")
+    return (units / DEPTH_PER_METRE).astype(np.float32)
 
 
 def _read_picture(path: Path, mode: int) -> Uint8Array:

@@ -85,6 +85,43 @@ def test_faults_are_named(tmp_path: Path) -> None:
         TumRgbdWriter(folder)
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("calibration.txt", "# fx fy cx cy\n", r"calibration\.txt says '': write one line \"fx fy cx cy\""),
+        ("calibration.txt", "  # fx fy cx cy\n5 5 2.5\n", r"calibration\.txt says '5 5 2\.5': write one line"),
+        ("calibration.txt", "fx=5 fy=5 cx=2.5 cy=1.5\n", r"calibration\.txt says 'fx=5 .*: write one line"),
+        ("rgb.txt", "now rgb/0.png\n", r"rgb\.txt:1 does not begin with seconds like"),
+        ("groundtruth.txt", "99.95 0 0 0 0 0 0 one\n", r"groundtruth\.txt has no pose at 99\.950000000 but '0 0 0 0 0 0 one'"),
+        ("groundtruth.txt", "99.95 nan 0 0 0 0 0 1\n", r"groundtruth\.txt has no pose at 99\.95.*leave the line out"),
+        ("groundtruth.txt", "99.95 0 0 0 0 0 0 0\n", r"groundtruth\.txt has no pose at 99\.95.*quaternion not zero"),
+    ],
+)
+def test_what_a_file_says_instead_is_quoted(tmp_path: Path, file: str, text: str, message: str) -> None:
+    write_by_hand(tmp_path)
+    (tmp_path / "calibration.txt").write_text("5 5 2.5 1.5\n")
+    (tmp_path / file).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        TumRgbdRecording(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("depth", "message"),
+    [
+        (np.ones((4, 6, 3), np.uint16), r"depth/0\.png holds 16 bits in 3 channels: depth is written with 16 bits in one channel"),
+        (np.ones((4, 6), np.uint8), r"depth/0\.png holds 8 bits: depth is written with 16 bits"),
+        (np.ones((2, 3), np.uint16), r"depth/0\.png is 3x2 and its image 6x4: register depth to the image"),
+    ],
+)
+def test_depth_that_is_not_the_images_is_refused(tmp_path: Path, depth: np.ndarray, message: str) -> None:
+    write_by_hand(tmp_path)
+    (tmp_path / "calibration.txt").write_text("5 5 2.5 1.5\n")
+    recording = TumRgbdRecording(tmp_path)
+    cv2.imwrite(str(tmp_path / "depth/0.png"), depth)
+    with pytest.raises(ValueError, match=message):
+        recording[0]
+
+
 def test_a_recording_has_one_calibration(tmp_path: Path) -> None:
     image, depth = np.zeros((4, 6, 3), np.uint8), np.ones((4, 6), np.float32)
     with TumRgbdWriter(tmp_path) as writer:

@@ -64,8 +64,8 @@ class LossConfig:
     given_cameras: float = setting(0.0, "weight of telling tokens what given cameras mean, likewise", range=(0.0, 1000.0))
     pose_conditioning: float = setting(0.2, "share of steps with given cameras", range=(0.0, 1.0))
     teacher_gradient: float = setting(0.5, "weight of the gradient loss (teacher, mono, metric; eq. 7)", range=(0.0, 1000.0))
-    metric_ground_truth: float = setting(0.2, "share of batches with raw ground truth instead of the teacher's labels", range=(0.0, 1.0))
-    metric_rotation: float = setting(0.05, "share of images rotated by 90 or 270 degrees", range=(0.0, 1.0))
+    metric_ground_truth: float = setting(0.2, "share of scenes with raw ground truth instead of the teacher's labels", range=(0.0, 1.0))
+    metric_rotation: float = setting(0.05, "share of steps whose images are all rotated by 90 or 270 degrees", range=(0.0, 1.0))
     photometric_ssim: float = setting(0.05, "weight of 1 - SSIM beside the squared colour error (gaussians)", range=(0.0, 1000.0))
     gaussian_depth: float = setting(0.1, "weight of the depth loss (gaussians)", range=(0.0, 1000.0))
 
@@ -152,6 +152,8 @@ class TrainConfig:
                 raise ValueError(f"bucket {bucket.height}x{bucket.width}: both sides must be multiples of 14")
             if not bucket.views or min(bucket.views) < 1:
                 raise ValueError(f"bucket {bucket.height}x{bucket.width}: views {list(bucket.views)} must be a list of positive counts")
+        if not any(bucket.weight for bucket in self.data.buckets):
+            raise ValueError("data.buckets holds nothing to draw: name one bucket at least, with a weight above 0")
         check_mix("data.worlds", self.data.worlds)
         if self.runtime.parallel == "fsdp" and self.optimizer.name == "muon":
             raise ValueError("optimizer.name = muon needs whole matrices: use runtime.parallel = ddp, or adamw with fsdp")
@@ -162,25 +164,35 @@ class TrainConfig:
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> TrainConfig:
     """The settings in the YAML file at `path`, with `overrides` like "optimizer.lr=1e-4" on top.
 
-    Raises ValueError naming the setting, and what is valid instead, for unknown names, wrong types and numbers out of range.
+    Raises ValueError naming the setting, and what is valid instead, for unknown names, wrong types and numbers out of range, and naming
+    the file or override that is no YAML.
     """
-    data = yaml.safe_load(Path(path).read_text()) or {}
+    data = _read_yaml(Path(path).read_text(), str(path)) or {}
     if not isinstance(data, dict):
         raise ValueError(f"{path} must hold settings as `name: value`, see config/train/anyview_nano.yaml")
     for override in overrides:
         name, separator, value = override.partition("=")
         if not separator:
             raise ValueError(f"override {override!r} must look like name=value")
-        _set(data, name, yaml.safe_load(value))
+        _set(data, name, _read_yaml(value, f"override {override!r}"))
     config: TrainConfig = config_from_mapping(TrainConfig, data)
     return config
 
 
-def _set(data: dict[str, Any], name: str, value: Any) -> None:
-    *groups, last = name.split(".")
-    for group in groups:
-        data = data.setdefault(group, {})
-    data[last] = value
+def _read_yaml(text: str, place: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{place} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _set(data: dict[str, Any], name: str, value: Any, prefix: str = "") -> None:
+    group, _, rest = name.partition(".")
+    if not rest:
+        data[group] = value
+        return
+    data[group] = _mapping(data.get(group), prefix + group)
+    _set(data[group], rest, value, f"{prefix}{group}.")
 
 
 def config_from_mapping(cls: type[Any], data: Mapping[str, Any], prefix: str = "") -> Any:
@@ -188,15 +200,16 @@ def config_from_mapping(cls: type[Any], data: Mapping[str, Any], prefix: str = "
     config, hints = cls(), typing.get_type_hints(cls)
     changes: dict[str, Any] = {}
     for name, value in data.items():
+        path = f"{prefix}{name}"
         if name not in hints:
-            raise ValueError(f"unknown setting {prefix + name!r}; there are {', '.join(hints)}")
-        changes[name] = _value(config, name, hints[name], value, prefix + name)
+            raise ValueError(f"unknown setting {path!r}; there are {', '.join(hints)}")
+        changes[name] = _value(config, name, hints[name], value, path)
     return dataclasses.replace(config, **changes)
 
 
 def _value(config: Any, name: str, hint: Any, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return config_from_mapping(hint, _expect(value, Mapping, path), path + ".")
+        return config_from_mapping(hint, _mapping(value, path), path + ".")
     if typing.get_origin(hint) is tuple:
         return tuple(_item(typing.get_args(hint)[0], item, f"{path}[{i}]") for i, item in enumerate(_expect(value, Sequence, path)))
     if isinstance(getattr(config, name), str) and value is None:
@@ -208,8 +221,12 @@ def _value(config: Any, name: str, hint: Any, value: Any, path: str) -> Any:
 
 def _item(hint: Any, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return config_from_mapping(hint, _expect(value, Mapping, path), path + ".")
+        return config_from_mapping(hint, _mapping(value, path), path + ".")
     return _expect(value, hint, path)
+
+
+def _mapping(value: Any, path: str) -> Any:
+    return _expect({} if value is None else value, Mapping, path)  # YAML reads a group without settings as nothing
 
 
 def _expect(value: Any, kind: type[Any], path: str) -> Any:

@@ -78,6 +78,26 @@ def test_the_papers_numbers() -> None:
     assert (metric.optimizer.lr, metric.optimizer.lr * metric.optimizer.backbone_lr_factor) == pytest.approx((5e-5, 5e-6))
 
 
+def test_a_group_without_settings_keeps_its_defaults(tmp_path: Path) -> None:
+    path = written(tmp_path, "optimizer:\nschedule:\n")
+    assert load_config(path) == TrainConfig()
+    assert load_config(path, ["optimizer.lr=0.5", "schedule="]).optimizer.lr == 0.5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed", "override 'seed' must look like name=value"),
+        ("data.buckets=[{", r"override 'data\.buckets=\[\{' is not valid YAML: while parsing"),
+        ("optimizer.lr.peak=1", r"optimizer\.lr takes a mapping, not 0\.1"),
+        ("optimizer.rate.peak=1", r"unknown setting 'optimizer\.rate'"),
+    ],
+)
+def test_mistakes_in_overrides_are_named(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_config(written(tmp_path, "optimizer: {lr: 0.1}"), [override])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -95,7 +115,11 @@ def test_the_papers_numbers() -> None:
         ("data: {buckets: [{height: 28, width: 28, views: [two]}]}", r"data.buckets\[0\].views\[0\] takes a int, not 'two'"),
         ("optimizer: {name: muon}\nruntime: {parallel: fsdp}", r"muon needs whole matrices"),
         ("loss: {matching: 0.5}\nruntime: {parallel: fsdp}", r"matching reads matrices inside blocks"),
+        ("data: {buckets: []}", r"data.buckets holds nothing to draw"),
+        ("data: {buckets: [{weight: 0}, {weight: 0.0}]}", r"one bucket at least, with a weight above 0"),
         ("- 3", r"must hold settings"),
+        ("1: 2", r"unknown setting '1'; there are objective"),
+        ("seed: 3\noptimizer: {lr: [", r"^\S*settings\.yaml is not valid YAML: while parsing [^\n]* line 2, column 18[^\n]*$"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:

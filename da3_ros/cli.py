@@ -195,7 +195,11 @@ def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
         reference_view=given.reference_view,
         progress=True,
     )
-    Console().print(Markdown(report.to_markdown()))
+    table = report.to_markdown()
+    if sys.stdout.isatty():
+        Console().print(Markdown(table))
+    else:  # a terminal's width would cut the columns
+        print(table, end="")
     if given.json is not None:
         given.json.write_text(report.to_json())
     if given.plot is not None:

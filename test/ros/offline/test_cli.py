@@ -258,7 +258,9 @@ def test_eval_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     report = tmp_path / "report.json"
     wanted = ("--scenes", 1, "--views", 1, "--size", 28, 42, "--json", report, "--plot", tmp_path / "curves.png")
     assert run("eval", "scenes", "--model", tmp_path / "model", *wanted) == 0
-    assert "AbsRel" in capsys.readouterr().out
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].startswith("| mode | alignment | views |") and table[0].endswith("| AUC30 | sky IoU |")
+    assert table[2].startswith("| posed | baselines (median in 1) | 1 | 28×42 | all | 1 |")
     assert cv2.imread(str(tmp_path / "curves.png")) is not None
     assert {row["mode"] for row in json.loads(report.read_text())["rows"]} == {"posed", "unposed"}
     assert run("eval", "scenes", "--model", tmp_path / "none") == 1

@@ -131,8 +131,9 @@ def _train(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     given = parser.parse_args(rest)
     from da3_core import train
 
-    print(f"trained model in {train(given.config, given.overrides)}")
-    return 0
+    outcome = train(given.config, given.overrides)
+    print(outcome.line())
+    return outcome.exit_code
 
 
 def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:

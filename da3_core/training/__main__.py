@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 
 from da3_core.training.loop import train
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -14,7 +17,9 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="name=value", help="settings on top, like optimizer.lr=1e-4")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    train(arguments.config, arguments.overrides)
+    outcome = train(arguments.config, arguments.overrides)
+    log.info(outcome.line())
+    sys.exit(outcome.exit_code)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class GaussianTraining(Objective):
     network: AnyView
 
     def __init__(self, network: AnyView, config: LossConfig, bf16: bool, labels: Labels, rasterise: Rasteriser | None = None) -> None:
-        """Raises ValueError when the network has no Gaussian head, RuntimeError when there is nothing to rasterise with."""
+        """Raises ValueError when the network has no Gaussian head and when there is no GPU, ImportError when there is no gsplat."""
         super().__init__()
         if network.gaussian_head is None:
             raise ValueError("this network has no Gaussian head: choose da3-giant, or a preset with gaussian_head")
@@ -90,13 +90,13 @@ def measure(image: Tensor, depth: Tensor, context: slice, samples: Samples, conf
 
 
 def load_rasteriser() -> Rasteriser:
-    """gsplat's rasteriser. Raises RuntimeError saying what is missing."""
+    """gsplat's rasteriser. Raises ImportError without it, ValueError without a GPU."""
     try:
         from gsplat import rasterization
     except ImportError as error:
-        raise RuntimeError("objective gaussians renders with gsplat: pip install gsplat, on a machine with an NVIDIA GPU") from error
+        raise ImportError("objective gaussians renders with gsplat: pip install gsplat, on a machine with an NVIDIA GPU") from error
     if not torch.cuda.is_available():
-        raise RuntimeError("objective gaussians renders with gsplat, which needs an NVIDIA GPU: there is none here")
+        raise ValueError("objective gaussians renders with gsplat, which needs an NVIDIA GPU: there is none here")
     return partial(_rasterise_with_gsplat, rasterization)
 
 

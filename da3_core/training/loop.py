@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -31,14 +31,36 @@ from da3_core.training.state import Progress, load_state, newest_checkpoint, sav
 log = logging.getLogger(__name__)
 
 LOOK_EVERY = 20  # steps between looks at the device's results and at the other processes: either waits for the device
+LOOK_SECONDS = 5.0  # between looks at the other processes where steps are slow: torchrun ends who has not stopped in half a minute
 
 
-class NonFiniteLossError(RuntimeError):
-    """The loss or its gradient was not a finite number."""
+class NonFiniteLossError(ValueError):
+    """The loss or its gradient was not a finite number; the text is one line and names the remedy."""
 
 
-def train(config_path: Path | str, overrides: Sequence[str] = ()) -> Path:
-    """Run the training that the YAML file describes, with overrides like "optimizer.lr=1e-4"; returns the folder of the trained model.
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended."""
+
+    model: Path  # folder of the averaged weights, which `load_model` reads
+    step: int  # that it reached
+    stopped_by: int = 0  # signal that stopped it before its end
+
+    @property
+    def exit_code(self) -> int:
+        """Of the process, as shells have it."""
+        return 128 + self.stopped_by if self.stopped_by else 0
+
+    def line(self) -> str:
+        """The outcome in one line."""
+        if not self.stopped_by:
+            return f"trained model in {self.model}"
+        name = signal.Signals(self.stopped_by).name
+        return f"stopped by {name} at step {self.step}: resume=true continues there; the model so far is in {self.model}"
+
+
+def train(config_path: Path | str, overrides: Sequence[str] = ()) -> Outcome:
+    """Run the training that the YAML file describes, with overrides like "optimizer.lr=1e-4", to its end or until it is stopped.
 
     Start it with torchrun to use several GPUs. SIGTERM and SIGINT end it with a checkpoint, from which `resume=true` continues.
     Raises ValueError for invalid settings, FileExistsError when the run exists, NonFiniteLossError naming the batch's seeds.
@@ -65,15 +87,21 @@ class Clock:
 
     def __init__(self, schedule: ScheduleConfig, processes: Processes, began: float) -> None:
         self.schedule, self.processes, self.began = schedule, processes, began
-        self.stop_asked = self.stopped = False
+        self.asked_by = self.stopped_by = 0  # signals
         self.seconds = 0.0
+        self.last_look = self.next_look = 0
 
     def tick(self, step: int) -> None:
         """Look at the clock, and agree with the other processes every so often."""
-        if self.processes.count > 1 and step % LOOK_EVERY:
+        if step < self.next_look:
             return
-        self.seconds, stop = self.processes.largest(time.monotonic() - self.began, self.stop_asked)
-        self.stopped = bool(stop)
+        before = self.seconds
+        self.seconds, stopped_by = self.processes.largest(time.monotonic() - self.began, self.asked_by)
+        self.stopped_by = int(stopped_by)
+        if self.processes.count > 1:
+            step_s = max((self.seconds - before) / max(1, step - self.last_look), LOOK_SECONDS / LOOK_EVERY)
+            steps = max(1, int(LOOK_SECONDS / step_s))
+            self.last_look, self.next_look = step, min(step + steps, step - step % LOOK_EVERY + LOOK_EVERY)
 
     def progress(self, step: int) -> float:
         """Share of the training that is done before `step`."""
@@ -85,7 +113,7 @@ class Clock:
         """SIGTERM and SIGINT ask for a stop instead of ending the process."""
 
         def ask(number: int, frame: FrameType | None) -> None:
-            self.stop_asked = True
+            self.asked_by = number
 
         before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -110,23 +138,23 @@ class Trainer:
         self.average = AveragedWeights(self.objective, config.ema)
         self.batches = Batches(make_source(config, device), self._draw, device, config.runtime.prefetch)
         self.clock = Clock(config.schedule, processes, began)
-        self.report = Report(config, self.folder, processes)
         self.validation: list[tuple[Draw, Samples]] = []
         self.step = 0
         self.first_bad = torch.full((), -1, device=device)  # step of the first loss that was not finite
         self._resume()
+        self.clock.tick(self.step)
+        self.report = Report(config, self.folder, processes, self.clock.progress(self.step))
 
-    def run(self) -> Path:
-        """Train to the end or until asked to stop; returns the folder of the model."""
+    def run(self) -> Outcome:
+        """Train to the end or until asked to stop."""
         if self.processes.is_first:
             (self.folder / "run.yaml").write_text(yaml.safe_dump(asdict(self.config), sort_keys=False))
         with self.clock.listening(), self.report:
-            self.clock.tick(0)
-            while self.clock.progress(self.step) < 1 and not self.clock.stopped:
+            while self.clock.progress(self.step) < 1 and not self.clock.stopped_by:
                 self._train_step()
                 self._look()
             self._finish()
-        return self.folder / "model"
+        return Outcome(self.folder / "model", self.step, self.clock.stopped_by if self.clock.progress(self.step) < 1 else 0)
 
     def _train_step(self) -> None:
         step = self.step
@@ -165,10 +193,12 @@ class Trainer:
         if step < 0:
             return
         draw = self._draw(step)
+        saved = newest_checkpoint(self.folder) is not None
+        again = "continue from the last checkpoint with resume=true" if saved else "start again with overwrite=true"
         raise NonFiniteLossError(
             f"the loss or its gradient is not finite at step {step} (process {self.processes.rank}: {draw.n_views} views of "
-            f"{draw.image_size[0]}x{draw.image_size[1]}, seeds {seeds_text(draw)}). The last checkpoint is from before it: look at these "
-            "scenes, or continue with resume=true and another seed or a lower optimizer.lr"
+            f"{draw.image_size[0]}x{draw.image_size[1]}, seeds {seeds_text(draw)}): look at these scenes, or {again} and another seed or a "
+            "lower optimizer.lr"
         )
 
     def _validate(self) -> dict[str, float]:

@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 
 
 class Report:
-    """Means of the steps' scalars since the last entry, and how fast they went."""
+    """Means of the steps' scalars since the last entry, and how fast they went. progress: share of the training done before."""
 
-    def __init__(self, config: TrainConfig, folder: Path, processes: Processes) -> None:
-        self.config, self.folder, self.processes = config, folder, processes
+    def __init__(self, config: TrainConfig, folder: Path, processes: Processes, progress: float = 0.0) -> None:
+        self.config, self.folder, self.processes, self.done = config, folder, processes, _percent(progress)
         self.sums = torch.zeros(())
         self.names: list[str] = []
         self.steps = self.images = 0
@@ -35,7 +35,8 @@ class Report:
         if self.processes.is_first:
             self.writer = SummaryWriter(str(self.folder / "tensorboard"))
             quiet = 0.5 if sys.stderr.isatty() else 20.0
-            self.bar = tqdm(total=100, mininterval=quiet, bar_format="{percentage:5.1f}% |{bar:20}| {elapsed} < {remaining}{postfix}")
+            form = "{percentage:5.1f}% |{bar:20}| {elapsed} < {remaining}{postfix}"
+            self.bar = tqdm(total=100, initial=self.done, mininterval=quiet, bar_format=form)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -60,7 +61,7 @@ class Report:
         if not self.processes.is_first:
             return
         self._write("train", step, means | dict(rates) | speed)
-        self.bar.n = round(100 * min(progress, 1), 2)
+        self.bar.n = _percent(progress)
         self.bar.set_postfix_str(f"step {step}, loss {means['loss']:.4f}, {speed['views_per_s']:.0f} views/s")
 
     def validation(self, step: int, means: Mapping[str, float]) -> None:
@@ -80,3 +81,7 @@ class Report:
             self.writer.add_scalar(f"{group}/{name}", value, step)
         with (self.folder / "scalars.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, "group": group, **values}) + "\n")
+
+
+def _percent(progress: float) -> float:
+    return round(100 * min(progress, 1), 2)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +21,10 @@ from safetensors.torch import load_file
 from da3_core.datasets import TumRgbdWriter
 from da3_core.model import build_model, load_model, save_model
 from da3_core.model.presets import MonoConfig
+from da3_core.training import __main__ as program
 from da3_core.training.config import ScheduleConfig, load_config
-from da3_core.training.loop import Clock, NonFiniteLossError, Trainer, train
-from da3_core.training.processes import join_processes
+from da3_core.training.loop import Clock, NonFiniteLossError, Outcome, Trainer, train
+from da3_core.training.processes import Processes, join_processes
 
 from .fixed_batch import ANY_VIEW, METRIC, MONO
 
@@ -87,9 +90,11 @@ def test_a_stopped_and_resumed_run_ends_with_the_weights_of_an_unbroken_one(mate
     broken = [f"output={tmp_path / 'broken'}"]
     config = load_config(material / "settings.yaml", broken)
     with join_processes("cpu") as processes:
-        StoppedAtThree(config, processes, time.monotonic()).run()
+        outcome = StoppedAtThree(config, processes, time.monotonic()).run()
+    assert (outcome.step, outcome.stopped_by, outcome.exit_code) == (4, signal.SIGTERM, 143)
     assert [f.name for f in (tmp_path / "broken" / "checkpoint").iterdir()] == ["step-00000004"]
-    train(material / "settings.yaml", [*broken, "resume=true"])
+    outcome = train(material / "settings.yaml", [*broken, "resume=true"])
+    assert (outcome.step, outcome.stopped_by, outcome.exit_code) == (6, 0, 0)
     a, b = weights(tmp_path / "unbroken"), weights(tmp_path / "broken")
     start = load_file(material / "network" / "model.safetensors")
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -145,11 +150,41 @@ def test_sharded_processes_make_the_steps_of_one_even_when_resumed(material: Pat
         torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=5e-6)
 
 
-class Broken(Trainer):
-    """A weight becomes infinite before the second step."""
+class StoppedAtTheEnd(Trainer):
+    """Gets SIGINT while its last step runs."""
 
     def _train_step(self) -> None:
-        if self.step == 1:
+        if self.step == self.config.schedule.steps - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        super()._train_step()
+
+
+def test_a_signal_that_comes_when_all_is_done_stops_nothing(material: Path, tmp_path: Path) -> None:
+    config = load_config(material / "settings.yaml", [f"output={tmp_path}", "schedule.steps=2"])
+    with join_processes("cpu") as processes:
+        outcome = StoppedAtTheEnd(config, processes, time.monotonic()).run()
+    assert (outcome.step, outcome.exit_code) == (2, 0)
+
+
+@pytest.mark.parametrize(("stopped_by", "code", "said"), [(0, 0, "trained model"), (signal.SIGTERM, 143, "stopped by SIGTERM at step 7")])
+def test_a_worker_exits_as_its_training_ended(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, stopped_by: int, code: int, said: str
+) -> None:
+    monkeypatch.setattr(program, "train", lambda config, overrides: Outcome(Path("run/model"), 7, stopped_by))
+    monkeypatch.setattr(sys, "argv", ["da3_core.training", "settings.yaml"])
+    with caplog.at_level(logging.INFO), pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == code
+    assert said in caplog.text
+
+
+class Broken(Trainer):
+    """A weight becomes infinite before the step `at`."""
+
+    at = 1
+
+    def _train_step(self) -> None:
+        if self.step == self.at:
             next(self.objective.parameters()).data.fill_(torch.inf)
         super()._train_step()
 
@@ -158,9 +193,13 @@ def test_a_loss_that_is_not_finite_stops_with_the_seeds(material: Path, tmp_path
     config = load_config(material / "settings.yaml", [f"output={tmp_path}"])
     with join_processes("cpu") as processes:
         trainer = Broken(config, processes, time.monotonic())
-        with pytest.raises(NonFiniteLossError, match=r"step 1 .*seeds \d+, ") as raised:
+        with pytest.raises(NonFiniteLossError, match=r"step 1 .*seeds \d+, .*start again with overwrite=true") as raised:
             trainer.run()
-    assert all(str(seed) in str(raised.value) for seed in trainer._draw(1).seeds.tolist())
+        assert all(str(seed) in str(raised.value) for seed in trainer._draw(1).seeds.tolist())
+        trainer = Broken(replace(config, overwrite=True), processes, time.monotonic())
+        trainer.at = 3
+        with pytest.raises(NonFiniteLossError, match=r"step 3 .*continue from the last checkpoint with resume=true"):
+            trainer.run()
 
 
 def test_a_run_is_not_overwritten_by_accident(material: Path, tmp_path: Path) -> None:
@@ -179,6 +218,53 @@ def test_the_clock_counts_time_where_it_is_given_and_steps_otherwise() -> None:
     assert by_time.progress(10) == pytest.approx(0.5, abs=0.01)
     assert by_steps.progress(10) == 0.01
     assert by_time.progress(900) == 0.9
+
+
+@dataclass(frozen=True)
+class Pair(Processes):
+    """This process and one that says nothing; notes when they agree."""
+
+    agreements: list[list[float]] = field(default_factory=list)
+
+    def largest(self, *values: float) -> list[float]:
+        self.agreements.append([*values])
+        return [*values]
+
+
+@pytest.mark.parametrize(
+    ("step_s", "looks"),
+    [
+        (0.1, [0, 1, 20, 40]),
+        (1.5, [0, 1, 4, 7, 10, 13, 16, 19, 20, 23, 26, 29, 32, 35, 38, 40]),
+        (8.0, list(range(42))),
+    ],
+)
+def test_processes_agree_every_few_seconds_and_every_few_steps(monkeypatch: pytest.MonkeyPatch, step_s: float, looks: list[int]) -> None:
+    """A stop that one process is asked for has to be everybody's before torchrun's half minute is over."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pair = Pair(0, 2, torch.device("cpu"))
+    clock = Clock(ScheduleConfig(), pair, began=-100.0)  # loading took a while
+    found = []
+    for step in range(42):
+        clock.tick(step)
+        if len(pair.agreements) > len(found):
+            found.append(step)
+        now[0] += step_s
+    assert found == looks
+
+
+def test_the_bar_of_a_resumed_run_begins_where_it_stopped(material: Path, tmp_path: Path) -> None:
+    run = [f"output={tmp_path}", "resume=true"]
+    train(material / "settings.yaml", [*run, "schedule.steps=3"])
+    with join_processes("cpu") as processes:
+        trainer = Trainer(load_config(material / "settings.yaml", run), processes, time.monotonic())
+        with trainer.report as report:
+            assert (report.bar.initial, report.bar.n) == (50, 50)
+            report.bar.start_t -= 10
+            report.collect({"loss": torch.ones(())}, 8)
+            report.scalars(4, 0.75, {})
+            assert "75.0%" in str(report.bar) and "00:10 < 00:10" in str(report.bar)  # one quarter took ten seconds, another is left
 
 
 def test_a_training_by_the_clock_ends_with_a_model(material: Path, tmp_path: Path) -> None:

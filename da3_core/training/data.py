@@ -46,6 +46,9 @@ class Source(Protocol):
     def __call__(self, draw: Draw, upcoming: Iterable[Draw] = ()) -> Samples:
         """The samples of `draw`. `upcoming` are those of the next steps, for sources that can prepare them along."""
 
+    def close(self) -> None:
+        """End what is being prepared; no samples are asked for any more."""
+
 
 @dataclass(frozen=True)
 class Share:
@@ -127,23 +130,27 @@ class RenderedScenes:
         self.kept: tuple[SeedKey, Samples] | None = None
 
     def __call__(self, draw: Draw, upcoming: Iterable[Draw] = ()) -> Samples:
-        key = _seed_key(draw)
+        key = seed_key(draw)
         if self.kept is None or self.kept[0] != key:
             if key not in self.planned:
                 self.planned |= self._plan(draw, upcoming)
             self.kept = key, shoot(self.planned.pop(key), draw.image_size, compiled=self.compiled)
         return reorder_views(split_views(self.kept[1], draw.n_views), draw.view_order.to(self.device))
 
+    def close(self) -> None:
+        """See `Source`; nothing goes on by itself."""
+
     def _plan(self, draw: Draw, upcoming: Iterable[Draw]) -> dict[SeedKey, Shots]:
         """Shots of this draw and of those upcoming ones that have the same shape."""
-        alike = {_seed_key(d): d.seeds for d in (draw, *islice(upcoming, self.ahead - 1)) if _shape(d) == _shape(draw)}
+        alike = {seed_key(d): d.seeds for d in (draw, *islice(upcoming, self.ahead - 1)) if _shape(d) == _shape(draw)}
         seeds = torch.cat([*alike.values()])
         shots = plan_shots(seeds.to(self.device), draw.world_views, draw.image_size, self.device, draw_kinds(seeds, self.mix))
         rows = torch.arange(len(alike) * len(draw.seeds), device=self.device).chunk(len(alike))
         return {key: shots.select(row) for key, row in zip(alike, rows, strict=True)}
 
 
-def _seed_key(draw: Draw) -> SeedKey:
+def seed_key(draw: Draw) -> SeedKey:
+    """What draws that share their worlds have in common."""
     return (draw.image_size, draw.world_views, *draw.seeds.tolist())
 
 

@@ -8,7 +8,7 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -149,7 +149,7 @@ class Trainer:
         """Train to the end or until asked to stop."""
         if self.processes.is_first:
             (self.folder / "run.yaml").write_text(yaml.safe_dump(asdict(self.config), sort_keys=False))
-        with self.clock.listening(), self.report:
+        with self.clock.listening(), self.report, closing(self.batches.source):
             while self.clock.progress(self.step) < 1 and not self.clock.stopped_by:
                 self._train_step()
                 self._look()

@@ -8,17 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
-from da3_core.datasets import TumRgbdWriter
 from da3_core.model import build_model, load_model, save_model
 from da3_core.model.presets import MonoConfig
 from da3_core.training import __main__ as program
@@ -27,6 +26,7 @@ from da3_core.training.loop import Clock, NonFiniteLossError, Outcome, Trainer, 
 from da3_core.training.processes import Processes, join_processes
 
 from .fixed_batch import ANY_VIEW, METRIC, MONO
+from .small_recording import write_recording
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -57,18 +57,6 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
     return folder
-
-
-def write_recording(folder: Path) -> None:
-    """A camera that moves sideways along a textured wall."""
-    K, rng = np.array([[30.0, 0, 19.5], [0, 30.0, 15.5], [0, 0, 1]]), np.random.default_rng(0)
-    wall = rng.integers(0, 255, (32, 200, 3), dtype=np.uint8)
-    with TumRgbdWriter(folder) as writer:
-        for i in range(12):
-            T_world_cam = np.eye(4)
-            T_world_cam[0, 3] = 0.2 * i
-            depth = np.full((32, 40), 2.0, np.float32) + 0.5 * rng.random((32, 40), dtype=np.float32)
-            writer.write(i * 33_000_000, wall[:, 3 * i : 3 * i + 40].copy(), depth, K, T_world_cam)
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -178,12 +166,17 @@ def test_a_worker_exits_as_its_training_ended(
     assert said in caplog.text
 
 
+def reading_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("recordings")]
+
+
 class Broken(Trainer):
     """A weight becomes infinite before the step `at`."""
 
     at = 1
 
     def _train_step(self) -> None:
+        assert reading_threads() or self.step == 0
         if self.step == self.at:
             next(self.objective.parameters()).data.fill_(torch.inf)
         super()._train_step()
@@ -193,8 +186,10 @@ def test_a_loss_that_is_not_finite_stops_with_the_seeds(material: Path, tmp_path
     config = load_config(material / "settings.yaml", [f"output={tmp_path}"])
     with join_processes("cpu") as processes:
         trainer = Broken(config, processes, time.monotonic())
+        assert not reading_threads()
         with pytest.raises(NonFiniteLossError, match=r"step 1 .*seeds \d+, .*start again with overwrite=true") as raised:
             trainer.run()
+        assert not reading_threads()
         assert all(str(seed) in str(raised.value) for seed in trainer._draw(1).seeds.tolist())
         trainer = Broken(replace(config, overwrite=True), processes, time.monotonic())
         trainer.at = 3

@@ -37,24 +37,24 @@ def newest_checkpoint(run: Path) -> Path | None:
 def save_state(
     run: Path, progress: Progress, network: nn.Module, optimizers: Sequence[Optimizer], average: AveragedWeights, processes: Processes
 ) -> None:
-    """Write a checkpoint under a temporary name, give it its own when it is whole, and drop the older ones. All processes must call it."""
+    """Write a checkpoint under a temporary name, give it its own when it is whole, and drop the older ones. All processes must call it.
+
+    There is always a whole one: that of a step which is saved already stays.
+    """
     weights, averaged = (_on_cpu(tensors) for tensors in (dict(network.state_dict()), average.averaged))
     optimizer_states = [_map_tensors(o.state_dict(), lambda t: full(t).cpu()) for o in optimizers]
-    if processes.is_first:
-        folder = run / "checkpoint" / f"step-{progress.step:08d}"
+    folder = run / "checkpoint" / f"step-{progress.step:08d}"
+    if processes.is_first and not folder.exists():
         part = folder.with_name("part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         save_file(weights, part / "weights.safetensors")
         save_file(averaged, part / "average.safetensors")
         torch.save({"progress": asdict(progress), "optimizers": optimizer_states}, part / "state.pt")
-        older = [f for f in folder.parent.iterdir() if f != part]
-        if folder in older:
-            shutil.rmtree(folder)
-            older.remove(folder)
         part.rename(folder)
-        for f in older:
-            shutil.rmtree(f)
+        for older in folder.parent.iterdir():
+            if older != folder:
+                shutil.rmtree(older)
     processes.barrier()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -13,10 +14,13 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from da3_core.model import build_model, load_model, save_model
 from da3_core.model.presets import MonoConfig
@@ -24,6 +28,7 @@ from da3_core.training import __main__ as program
 from da3_core.training.config import ScheduleConfig, load_config
 from da3_core.training.loop import Clock, NonFiniteLossError, Outcome, Trainer, train
 from da3_core.training.processes import Processes, join_processes
+from da3_core.training.state import newest_checkpoint
 
 from .fixed_batch import ANY_VIEW, METRIC, MONO
 from .small_recording import write_recording
@@ -136,6 +141,79 @@ def test_sharded_processes_make_the_steps_of_one_even_when_resumed(material: Pat
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=5e-6)
+
+
+def test_a_checkpoint_that_fails_half_way_leaves_the_one_before_it(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(material / "settings.yaml", [f"output={tmp_path / 'unbroken'}"])
+    broken, save = [f"output={tmp_path / 'broken'}"], torch.save
+
+    def disk_full(state: dict[str, dict[str, int]], path: Path) -> None:
+        save(state, path)
+        if state["progress"]["step"] == 4:
+            path.write_bytes(path.read_bytes()[:100])
+            raise OSError("no space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="no space left"):
+        patched.setattr(torch, "save", disk_full)
+        train(material / "settings.yaml", broken)
+    checkpoint = newest_checkpoint(tmp_path / "broken")
+    assert checkpoint is not None and checkpoint.name == "step-00000002"
+    train(material / "settings.yaml", [*broken, "resume=true"])
+    a, b = weights(tmp_path / "unbroken"), weights(tmp_path / "broken")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert [f.name for f in checkpoint.parent.iterdir()] == ["step-00000006"]
+
+
+def test_a_step_is_saved_once(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its checkpoint would have to be away for a moment, which is when the power fails."""
+    saved, save = [], torch.save
+
+    def noted(state: dict[str, dict[str, int]], path: Path) -> None:
+        saved.append(state["progress"]["step"])
+        save(state, path)
+
+    monkeypatch.setattr(torch, "save", noted)
+    train(material / "settings.yaml", [f"output={tmp_path}", "schedule.steps=4"])
+    assert saved == [2, 4]
+
+
+def test_the_model_has_the_averaged_weights(material: Path, tmp_path: Path) -> None:
+    train(material / "settings.yaml", [f"output={tmp_path}", "schedule.steps=3", "schedule.decay=constant"])
+    average, last = (load_file(tmp_path / f"checkpoint/step-00000003/{name}.safetensors") for name in ("average", "weights"))
+    shipped = load_model(tmp_path / "model").state_dict()
+    assert all(torch.equal(shipped[name], average[f"network.{name}"]) for name in shipped)
+    assert any(not torch.equal(shipped[name], last[f"network.{name}"]) for name in shipped)
+
+
+def test_tensorboard_shows_scalars_and_pictures(material: Path, tmp_path: Path) -> None:
+    train(material / "settings.yaml", [f"output={tmp_path}", "schedule.steps=4"])
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    written = [json.loads(line) for line in (tmp_path / "scalars.jsonl").read_text().splitlines()]
+    for group, steps in (("train", [2, 4]), ("validation", [4])):
+        entries = [entry for entry in written if entry["group"] == group]
+        assert [entry["step"] for entry in entries] == steps
+        for name in entries[0].keys() - {"step", "group"}:
+            shown = events.Scalars(f"{group}/{name}")
+            assert [scalar.step for scalar in shown] == steps
+            assert [scalar.value for scalar in shown] == pytest.approx([entry[name] for entry in entries])
+    assert {"loss", "gradient_norm", "views_per_s", "lr_0"} < set(written[0])
+    assert {"image", "truth"} < set(events.Tags()["images"])
+    (picture,) = events.Images("image")
+    assert (picture.step, picture.width, picture.height) == (4, 28, 28)
+    pixels = cv2.imdecode(np.frombuffer(picture.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
+    assert pixels is not None and pixels.std() > 10
+
+
+def test_gradients_are_clipped_and_the_norm_before_is_reported(material: Path, tmp_path: Path) -> None:
+    config = load_config(material / "settings.yaml", [f"output={tmp_path}", "optimizer.clip_norm=0.001"])
+    with join_processes("cpu") as processes:
+        trainer = Trainer(config, processes, time.monotonic())
+        trainer._train_step()
+        trainer.batches.source.close()
+    gradients = [p.grad.square().sum() for p in trainer.objective.parameters() if p.grad is not None]
+    assert torch.stack(gradients).sum().sqrt().item() == pytest.approx(0.001, rel=1e-3)
+    reported = dict(zip(trainer.report.names, trainer.report.sums.tolist(), strict=True))
+    assert reported["gradient_norm"] > 0.01
 
 
 class StoppedAtTheEnd(Trainer):

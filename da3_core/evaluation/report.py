@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from da3_core.evaluation.scores import SceneAlignment, SceneScore
+from da3_core.evaluation.scores import PoseScore, SceneAlignment, SceneScore
 
 RowMode = Literal["posed", "unposed", "mono", "metric"]
 
@@ -27,10 +27,19 @@ class Row:
     scenes: int  # that the means are of
     failed: int  # left out: the model gave no finite depth
     abs_rel: float | None
+    sq_rel: float | None  # metres
     delta1: float | None
+    delta2: float | None
+    delta3: float | None
     auc3: float | None
     auc30: float | None
     auc30_joint: float | None
+    rra5: float | None  # accuracies at so many degrees
+    rra15: float | None
+    rra30: float | None
+    rta5: float | None
+    rta15: float | None
+    rta30: float | None
     sky_iou: float | None
     fell_back: int  # scenes aligned by the median because their given cameras moved too little
 
@@ -95,11 +104,8 @@ def row_from_scores(
         focal=focal,
         scenes=len(scores),
         failed=failed,
-        abs_rel=_mean([s.abs_rel for s in scores]),
-        delta1=_mean([s.delta1 for s in scores]),
-        auc3=_mean([p.auc3 for p in poses]),
-        auc30=_mean([p.auc30 for p in poses]),
-        auc30_joint=_mean([p.auc30_joint for p in poses]),
+        **{name: _mean([getattr(s, name) for s in scores]) for name in ("abs_rel", "sq_rel", "delta1", "delta2", "delta3")},
+        **{f.name: _mean([getattr(p, f.name) for p in poses]) for f in dataclasses.fields(PoseScore)},
         sky_iou=sum(i for i, _ in sky) / union if union else None,
         fell_back=sum(s.fell_back for s in scores),
     )

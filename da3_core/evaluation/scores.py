@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from da3_core.evaluation.depth import DepthMetrics, depth_metrics, sky_overlap
-from da3_core.evaluation.pose import auc, pose_errors
+from da3_core.evaluation.pose import auc, pose_errors, rra, rta
 from da3_core.geometry.baselines import scale_from_baselines
 from da3_core.geometry.rigid import invert_rigid
 from da3_core.scenes import Samples
@@ -21,11 +21,17 @@ MIN_BASELINE_M = 0.05  # of given cameras, for a scale to be read from them
 
 @dataclass(frozen=True)
 class PoseScore:
-    """NaN in a scene whose cameras all stand in one place."""
+    """Translations and areas are NaN in a scene whose cameras all stand in one place."""
 
     auc3: float
     auc30: float
     auc30_joint: float  # with the stricter curve of the protocol's code, see pose.py
+    rra5: float  # share of pairs whose relative rotation is less than 5 degrees off
+    rra15: float
+    rra30: float
+    rta5: float  # ... whose relative translation's direction is
+    rta15: float
+    rta30: float
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,10 @@ class SceneScore:
     """Of all views of one scene together."""
 
     abs_rel: float  # NaN where the predicted depth is not finite: the scene failed
+    sq_rel: float
     delta1: float
+    delta2: float
+    delta3: float
     pose: PoseScore | None  # None of one view, or without predicted cameras
     sky: tuple[int, int] | None  # pixels in the intersection and in the union
     focal: float  # true fx over the image's width
@@ -58,7 +67,8 @@ def score_scenes(prediction: Prediction, samples: Samples, align: SceneAlignment
 def _score(prediction: Prediction, samples: Samples, b: int, depth: Tensor, align: SceneAlignment) -> SceneScore:
     focal, kind = float(samples.K[b, 0, 0, 0] / depth.shape[-1]), int(samples.kind[b])
     if not bool(depth.isfinite().all()):
-        return SceneScore(math.nan, math.nan, None, None, focal, kind, False)
+        nan = math.nan
+        return SceneScore(nan, nan, nan, nan, nan, None, None, focal, kind, False)
     T_world_cam = None if prediction.T_cam_world is None else invert_rigid(prediction.T_cam_world[b].double().cpu())
     truth = samples.T_world_cam[b].double().cpu()
     scale = _scale_from_cameras(truth, T_world_cam) if align == "baselines" else None
@@ -69,7 +79,10 @@ def _score(prediction: Prediction, samples: Samples, b: int, depth: Tensor, alig
     sky = None if prediction.sky is None or not knows_sky else sky_overlap(prediction.sky[b] >= SKY_THRESHOLD, samples.sky[b])
     return SceneScore(
         abs_rel=float(metrics.abs_rel.mean()),
+        sq_rel=float(metrics.sq_rel.mean()),
         delta1=float(metrics.delta1.mean()),
+        delta2=float(metrics.delta2.mean()),
+        delta3=float(metrics.delta3.mean()),
         pose=None if T_world_cam is None or len(truth) < 2 else _score_poses(T_world_cam, truth),
         sky=sky,
         focal=focal,
@@ -95,4 +108,14 @@ def _scale_from_cameras(truth: Tensor, T_world_cam: Tensor | None) -> float | No
 
 def _score_poses(T_world_cam: Tensor, truth: Tensor) -> PoseScore:
     errors = pose_errors(T_world_cam, truth)
-    return PoseScore(auc(errors, 3), auc(errors, 30), auc(errors, 30, "joint"))
+    return PoseScore(
+        auc3=auc(errors, 3),
+        auc30=auc(errors, 30),
+        auc30_joint=auc(errors, 30, "joint"),
+        rra5=rra(errors, 5),
+        rra15=rra(errors, 15),
+        rra30=rra(errors, 30),
+        rta5=rta(errors, 5),
+        rta15=rta(errors, 15),
+        rta30=rta(errors, 30),
+    )

@@ -1,7 +1,7 @@
 """The table's own correctness: predictions constructed from the truth must score as constructed."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def told_truth(samples: Samples) -> Prediction:
 def test_the_truth_scores_perfectly(samples, align):
     for score in score_scenes(told_truth(samples), samples, align):
         assert score.abs_rel < 1e-4 and score.delta1 == 1
-        assert score.pose == PoseScore(1.0, 1.0, 1.0)
+        assert score.pose == PoseScore(*[1.0] * 9)
         assert score.sky is not None and score.sky[0] == score.sky[1] > 0
         assert not score.fell_back
 
@@ -51,6 +51,9 @@ def test_the_truth_scores_perfectly(samples, align):
 def test_only_the_baselines_see_that_depth_and_cameras_disagree(samples):
     prediction = told_truth(samples)
     stretched = replace(prediction, depth=1.1 * prediction.depth)
+    for b, score in enumerate(score_scenes(stretched, samples, "baselines")):
+        depth_m = samples.depth_m[b][samples.valid[b]]
+        assert score.sq_rel == pytest.approx(0.01 * depth_m.mean().item(), rel=1e-2)  # (0.1 d)^2 / d
     assert [s.abs_rel for s in score_scenes(stretched, samples, "baselines")] == pytest.approx([0.1, 0.1], rel=1e-3)
     assert [s.abs_rel for s in score_scenes(stretched, samples, "median")] == pytest.approx([0.0, 0.0], abs=1e-4)
     assert [s.abs_rel for s in score_scenes(stretched, samples, "none")] == pytest.approx([1 - 1.1 / UNIT_M] * 2, rel=1e-3)
@@ -108,6 +111,30 @@ def test_a_wrong_rotation_costs_pose_accuracy_and_no_depth(samples):
         assert score.abs_rel < 1e-3
         assert score.pose.auc3 == pytest.approx(1 / 3)  # one pair of three has no part in it
         assert score.pose.auc30 == pytest.approx((9 / 3 + 21) / 30)  # the two others have from 10 degrees on
+        assert (score.pose.rra5, score.pose.rra15, score.pose.rra30) == pytest.approx((1 / 3, 1, 1))
+
+
+def test_depth_that_is_too_far_counts_in_wider_bounds(samples):
+    prediction, half = told_truth(samples), torch.arange(28 * 42).view(28, 42) % 2 == 0
+    for factor, deltas in ((1.5, (False, True, True)), (1.9, (False, False, True)), (2.0, (False, False, False))):
+        depth = prediction.depth * torch.where(half, 1.0, factor)
+        for b, score in enumerate(score_scenes(replace(prediction, depth=depth), samples, "baselines")):
+            right = (samples.valid[b] & half).sum().item() / samples.valid[b].sum().item()
+            expected = [1.0 if within else right for within in deltas]
+            assert (score.delta1, score.delta2, score.delta3) == pytest.approx(expected)
+
+
+def test_rotations_and_translations_have_accuracies_of_their_own(samples):
+    truth = torch.eye(4).repeat(2, 3, 1, 1)
+    truth[:, 1, 0, 3] = truth[:, 2, 1, 3] = 1.0
+    found, turned = truth.clone(), torch.deg2rad(torch.tensor(20.0))
+    found[:, 1, 0, 3], found[:, 1, 1, 3] = turned.cos(), turned.sin()
+    found[:, 1:, :3, :3] = torch.from_numpy(Rotation.from_euler("z", [[20], [40]], degrees=True).as_matrix()).float()
+    prediction = replace(told_truth(samples), T_cam_world=invert_rigid(found))
+    for score in score_scenes(prediction, replace(samples, T_world_cam=truth), "median"):
+        # Off by 20 and 0 degrees from the first camera; the third is by 10 on the circle around it, less the second's own 20
+        assert (score.pose.rta5, score.pose.rta15, score.pose.rta30) == pytest.approx((1 / 3, 2 / 3, 1))
+        assert (score.pose.rra5, score.pose.rra15, score.pose.rra30) == pytest.approx((0, 0, 2 / 3))
 
 
 def test_failed_scenes_are_counted_not_averaged(samples):
@@ -127,8 +154,11 @@ def test_what_was_not_predicted_is_asked_for(samples):
 
 
 def test_rows_average_scenes_and_pool_sky():
-    pose = PoseScore(0.2, 0.4, 0.3)
-    scores = [SceneScore(0.1, 0.9, pose, (30, 40), 0.6, 0, False), SceneScore(0.3, 0.7, None, (0, 10), 1.2, 0, True)]
+    pose = PoseScore(0.2, 0.4, 0.3, 0.5, 0.6, 0.7, 0.1, 0.15, 0.25)
+    scores = [
+        SceneScore(0.1, 0.02, 0.9, 0.95, 0.99, pose, (30, 40), 0.6, 0, False),
+        SceneScore(0.3, 0.04, 0.7, 0.85, 0.97, None, (0, 10), 1.2, 0, True),
+    ]
     row = row_from_scores("posed", "baselines", 2, (28, 42), scores)
     assert (row.abs_rel, row.delta1, row.auc3, row.auc30, row.auc30_joint) == pytest.approx((0.2, 0.8, 0.2, 0.4, 0.3))
     assert row.sky_iou == pytest.approx(30 / 50) and row.fell_back == 1
@@ -137,7 +167,9 @@ def test_rows_average_scenes_and_pool_sky():
     none = row_from_scores("metric", "none", 1, (28, 42), scores, focal=(0.7, 0.8))
     assert none.scenes == 0 and none.abs_rel is None
     report = Report("m", {"scenes": 2}, [row, none])
-    assert json.loads(report.to_json())["rows"][0]["abs_rel"] == row.abs_rel
+    written = json.loads(report.to_json())["rows"][0]
+    expected = {"abs_rel": 0.2, "sq_rel": 0.03, "delta1": 0.8, "delta2": 0.9, "delta3": 0.98, **asdict(pose)}
+    assert {name: written[name] for name in expected} == pytest.approx(expected)
     header, rule, first, second = report.to_markdown().strip().split("\n")
     assert header.count("|") == rule.count("|") == first.count("|") == second.count("|")
     assert first == "| posed | baselines (median in 1) | 2 | 28×42 | all | 2 | 0.200 | 0.800 | 0.200 | 0.400 | 0.600 |"

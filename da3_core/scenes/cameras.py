@@ -1,14 +1,15 @@
 """Cameras in worlds: five styles of moving, of which each world tries several takes and keeps the one that sees best.
 
-A take is judged by casting a few rays per view: no wall in the face, something to see, and a share of what one view sees in the next that
-is close to what was asked for; that share is drawn per world, so that baselines reach from tiny to wide.
+A take is the poses of all its views, and C takes are T_world_cam (B, C, N, 4, 4). It is judged by casting a few rays per view: no wall in
+the face, something to see, and a share of what one view sees in the next that is close to what was asked for; that share is drawn per
+world, so that baselines reach from tiny to wide.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch import Tensor
 from da3_core.scenes.casting import first_solid
 from da3_core.scenes.primitives import NOWHERE, distance_below
 from da3_core.scenes.rng import Draws
-from da3_core.scenes.vec import Vec, look_rotation, matrix, vec, xyz
+from da3_core.scenes.vec import Vec, look_rotation, matrix, rotation_y, rotation_z, vec, xyz
 from da3_core.scenes.worlds import Stay, Worlds
 
 STYLES = ("hand", "robot", "orbit", "wide", "rig")
@@ -28,15 +29,6 @@ CLEARANCE_M = 0.2
 INTERESTING = 6  # solids in view
 
 
-@dataclass(frozen=True)
-class Take:
-    """Camera centres and looking directions, (B, C, N, 3); rolls (B, C, N) radians."""
-
-    centre: Tensor
-    forward: Tensor
-    roll: Tensor
-
-
 def sample_cameras(worlds: Worlds, n_views: int, size: tuple[int, int], styles: Sequence[str] | str | None = None) -> tuple[Tensor, Tensor]:
     """(T_world_cam (B, N, 4, 4), K (B, N, 3, 3)) float32, views in order of time; every world's depend on its own seed only.
 
@@ -45,11 +37,9 @@ def sample_cameras(worlds: Worlds, n_views: int, size: tuple[int, int], styles: 
     draws = Draws(worlds.seed, "cameras", 4096)
     style = _styles(draws, worlds, styles)
     K = sample_intrinsics(draws, n_views, size)
-    takes = [_TAKES[name](draws, worlds.stay, n_views) for name in STYLES]
+    takes = torch.stack([_TAKES[name](draws, worlds.stay, n_views) for name in STYLES])
     rows = torch.arange(len(worlds), device=style.device)
-    centre, forward, roll = (torch.stack([getattr(take, field) for take in takes])[style, rows] for field in ("centre", "forward", "roll"))
-    centre = _within(worlds.stay, centre)
-    T_world_cam = _rigid(look_rotation(forward, roll), centre)
+    T_world_cam = takes[style, rows]
     score = judge(worlds, T_world_cam, K, size, draws.uniform(low=0.35, high=0.95))
     best = score.argmax(1)
     return T_world_cam[rows, best], K
@@ -118,18 +108,23 @@ def _probe(worlds: Worlds, T_world_cam: Tensor, K: Tensor, size: tuple[int, int]
     return depth.unflatten(1, (c, n)), points.unflatten(1, (c, n)), solid.unflatten(1, (c, n))
 
 
-def _hand(draws: Draws, stay: Stay, n: int) -> Take:
+def _hand(draws: Draws, stay: Stay, n: int) -> Tensor:
     """A person with a camera: a wandering walk, an eye that wanders between things."""
     start = _somewhere(draws, stay)
     stride = stay.reach_m[:, None, None, None] * draws.log_uniform(TAKES, 1, 1, low=0.02, high=0.5)
     steps = stride * (draws.normal(TAKES, 1, 3) + 0.5 * draws.normal(TAKES, n, 3)) * _flat(draws, 0.3)
     centre = start + torch.cumsum(steps, 2) - steps[:, :, :1]
     target = _focus(draws, stay) + torch.cumsum(0.5 * stride * draws.normal(TAKES, n, 3), 2)
-    return Take(centre, target - centre, _rolls(draws, n, 0.08))
+    return _posed(stay, centre, target - centre, _rolls(draws, n, 0.08))
 
 
-def _robot(draws: Draws, stay: Stay, n: int) -> Take:
+def _robot(draws: Draws, stay: Stay, n: int) -> Tensor:
     """A wheeled robot: level, along an arc, its camera at a fixed height and angle."""
+    return _posed(stay, *_drive(draws, stay, n))
+
+
+def _drive(draws: Draws, stay: Stay, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(centres and looking directions (B, C, N, 3), rolls (B, C, N)) of a robot."""
     start = _somewhere(draws, stay)
     height = draws.uniform(TAKES, 1, 1, low=0.2, high=1.6)
     stride = stay.reach_m[:, None, None] * draws.log_uniform(TAKES, 1, low=0.02, high=0.35)
@@ -140,10 +135,10 @@ def _robot(draws: Draws, stay: Stay, n: int) -> Take:
     looking = heading + draws.choice((0, 0, 0, 1, -1, 2), TAKES, 1) * (math.pi / 2) + draws.normal(TAKES, 1, std=0.1)
     pitch = draws.normal(TAKES, 1, std=0.1).expand_as(looking) + draws.normal(TAKES, n, std=0.01)
     ground = (stay.slope[:, None, None] * xy).sum(-1, keepdim=True)
-    return Take(torch.cat((xy, height.expand_as(ground) + 0 * ground), -1), _direction(looking, pitch), _rolls(draws, n, 0.01))
+    return torch.cat((xy, height.expand_as(ground) + 0 * ground), -1), _direction(looking, pitch), _rolls(draws, n, 0.01)
 
 
-def _orbit(draws: Draws, stay: Stay, n: int) -> Take:
+def _orbit(draws: Draws, stay: Stay, n: int) -> Tensor:
     """Around a thing, looking at it."""
     middle = _focus(draws, stay)
     arc = draws.log_uniform(TAKES, 1, low=0.1, high=4.0) * draws.sign(TAKES, 1)
@@ -151,33 +146,35 @@ def _orbit(draws: Draws, stay: Stay, n: int) -> Take:
     away = stay.reach_m[:, None, None] * draws.uniform(TAKES, 1, low=0.4, high=1.3) * (1 + draws.normal(TAKES, n, std=0.04))
     lift = draws.uniform(TAKES, 1, low=-0.1, high=0.9).expand_as(angle) + draws.normal(TAKES, n, std=0.03)
     offset = away[..., None] * _direction(angle, lift)
-    return Take(middle + offset, -offset + 0.05 * away[..., None] * draws.normal(TAKES, n, 3), _rolls(draws, n, 0.04))
+    return _posed(stay, middle + offset, -offset + 0.05 * away[..., None] * draws.normal(TAKES, n, 3), _rolls(draws, n, 0.04))
 
 
-def _wide(draws: Draws, stay: Stay, n: int) -> Take:
+def _wide(draws: Draws, stay: Stay, n: int) -> Tensor:
     """Anywhere, all looking at about the same place."""
     spread = draws.uniform(TAKES, 1, 1, low=0.2, high=1.0)
     centre = torch.lerp(_somewhere(draws, stay), _anywhere(draws, stay, n), spread)
     target = _focus(draws, stay) + 0.15 * stay.reach_m[:, None, None, None] * draws.normal(TAKES, n, 3)
-    return Take(centre, target - centre, _rolls(draws, n, 0.15))
+    return _posed(stay, centre, target - centre, _rolls(draws, n, 0.15))
 
 
-def _rig(draws: Draws, stay: Stay, n: int) -> Take:
+def _rig(draws: Draws, stay: Stay, n: int) -> Tensor:
     """Two to four cameras fixed to one body that moves; views are body poses times cameras."""
     cameras = draws.integers(3, 1) + 2  # (B, 1)
     index = torch.arange(n, device=cameras.device)
     time, camera = index // cameras, index % cameras  # (B, N)
-    body = _robot(draws, stay, n)
+    drive = _drive(draws, stay, n)
     rows = torch.arange(len(time), device=time.device)[:, None, None]
     take = torch.arange(TAKES, device=time.device)[:, None]
-    centre, forward = body.centre[rows, take, time[:, None]], body.forward[rows, take, time[:, None]]
     is_fan = draws.chance(0.6, 1)
     fan = torch.where(is_fan, draws.uniform(1, low=0.25, high=0.9), draws.normal(1, std=0.02)) * camera
     baseline = torch.where(is_fan, 0.1, draws.log_uniform(1, low=0.06, high=0.5) * stay.reach_m[:, None].clamp_max(1.5))
-    yaw = torch.atan2(forward[..., 1], forward[..., 0])
-    aside = xyz(torch.sin(yaw), -torch.cos(yaw), torch.zeros_like(yaw))
-    pitch = torch.asin(forward[..., 2].clamp(-1, 1))
-    return Take(centre + aside * (baseline * camera)[:, None, :, None], _direction(yaw - fan[:, None], pitch), _rolls(draws, n, 0.01))
+    baseline = torch.minimum(baseline, 0.8 * (stay.high - stay.low)[:, :2].amin(-1, True) / (cameras - 1))
+    aside = baseline * (camera - 0.5 * (cameras - 1))
+    crooked = _rolls(draws, n, 0.01)[rows, take, camera[:, None]]
+    R_body_cam = rotation_y(fan)[:, None] @ rotation_z(crooked)
+    T_body_cam = _rigid(R_body_cam, xyz(aside, 0 * aside, 0 * aside)[:, None].expand(R_body_cam.shape[:-1]))
+    T_world_body = _posed(_narrowed(stay, 0.5 * baseline * (cameras - 1)), *drive)
+    return T_world_body[rows, take, time[:, None]] @ T_body_cam
 
 
 _TAKES = {"hand": _hand, "robot": _robot, "orbit": _orbit, "wide": _wide, "rig": _rig}
@@ -206,6 +203,17 @@ def _focus(draws: Draws, stay: Stay) -> Tensor:
     """(B, C, 1, 3) one of the things worth looking at."""
     rows = torch.arange(len(stay.focus), device=stay.focus.device)[:, None]
     return stay.focus[rows, draws.integers(stay.focus.shape[1], TAKES)][:, :, None]
+
+
+def _posed(stay: Stay, centre: Tensor, forward: Tensor, roll: Tensor) -> Tensor:
+    """T_world_cam (B, C, N, 4, 4) of cameras brought to where they may be: centres and directions (B, C, N, 3), rolls (B, C, N)."""
+    return _rigid(look_rotation(forward, roll), _within(stay, centre))
+
+
+def _narrowed(stay: Stay, margin_m: Tensor) -> Stay:
+    """With as much less space on every side, (B, 1); heights stay."""
+    margin = torch.cat((margin_m, margin_m, 0 * margin_m), -1)
+    return replace(stay, low=stay.low + margin, high=stay.high - margin)
 
 
 def _within(stay: Stay, centre: Tensor) -> Tensor:

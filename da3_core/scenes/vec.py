@@ -122,6 +122,12 @@ def rotation_x(angle: Tensor) -> Tensor:
     return torch.stack((xyz(zero + 1, zero, zero), xyz(zero, c, -s), xyz(zero, s, c)), -2)
 
 
+def rotation_y(angle: Tensor) -> Tensor:
+    """(...,) radians -> (..., 3, 3)"""
+    c, s, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
+    return torch.stack((xyz(c, zero, s), xyz(zero, zero + 1, zero), xyz(-s, zero, c)), -2)
+
+
 def look_rotation(forward: Tensor, roll: Tensor) -> Tensor:
     """(..., 3, 3) R_world_cam of an optical camera (x right, y down, z forward) that looks along `forward` (..., 3) in a world with z up.
 

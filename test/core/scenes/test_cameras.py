@@ -2,9 +2,10 @@ import pytest
 import torch
 
 from da3_core.scenes import STYLES, make_worlds, sample_cameras
-from da3_core.scenes.cameras import shared_view
+from da3_core.scenes.cameras import _rig, shared_view
 from da3_core.scenes.primitives import distance_below
 from da3_core.scenes.render import pinhole_directions, render
+from da3_core.scenes.rng import Draws
 from da3_core.scenes.vec import vec
 
 SIZE = (24, 32)
@@ -58,14 +59,56 @@ def test_cameras_depend_on_their_own_world_only(worlds):
     assert torch.allclose(alone_T[0], T[5], atol=1e-6) and torch.equal(alone_K[0], K[5])
 
 
-def test_robots_keep_their_height_and_rigs_their_shape():
-    rooms = make_worlds(torch.arange(20, 24), "room")
-    T, _ = sample_cameras(rooms, 5, SIZE, "robot")
-    assert (T[..., 2, 3].amax(1) - T[..., 2, 3].amin(1)).max() < 1e-5
-    T, _ = sample_cameras(rooms, 6, SIZE, "rig")
-    relative = torch.linalg.inv(T[:, :-1]) @ T[:, 1:]
-    same_body = [torch.allclose(relative[b, 0], relative[b, k], atol=0.05) for b in range(4) for k in (2, 3, 4)]
-    assert any(same_body)
+def height_m(worlds, T):
+    """(B, N) of the cameras above the ground's plane."""
+    return T[..., 2, 3] - (worlds.stay.slope[:, None] * T[..., :2, 3]).sum(-1)
+
+
+def roll_rad(T):
+    """(B, N) between the image's right and the horizon."""
+    return torch.asin(T[..., 2, 0] / T[..., :2, 2].norm(dim=-1).clamp_min(1e-3))
+
+
+def test_robots_stay_level_and_hands_do_not():
+    rooms = make_worlds(torch.arange(20, 52), "room")
+    robot, hand = (sample_cameras(rooms, 5, SIZE, style)[0] for style in ("robot", "hand"))
+    assert (height_m(rooms, robot).amax(1) - height_m(rooms, robot).amin(1)).max() < 1e-5
+    assert (height_m(rooms, hand).amax(1) - height_m(rooms, hand).amin(1) > 0.01).float().mean() > 0.8
+    assert roll_rad(robot).std() < 0.015 and 0.05 < roll_rad(hand).std() < 0.12
+
+
+def test_the_cameras_of_a_rig_keep_their_places_on_its_body():
+    """On slopes and along walls too. How many there are is not told: with the right number all periods are alike, with others none."""
+    worlds = make_worlds(torch.arange(24), ["room", "outdoor", "corridor"] * 8)
+    T, _ = sample_cameras(worlds, 12, SIZE, "rig")
+    T = T.double()
+    changes = []
+    for count in (2, 3, 4):
+        bodies = T.unflatten(1, (-1, count))
+        on_body = torch.linalg.inv(bodies[:, :, :1]) @ bodies
+        changes.append((on_body - on_body[:, :1]).abs().flatten(1).amax(1))
+    change, cameras = torch.stack(changes).min(0)
+    assert change.max() < 1e-5 and set(cameras.tolist()) == {0, 1, 2}
+    assert (torch.stack(changes).sort(0).values[1] > 1e-3).all()
+    beside = (T[:, 1, :3, 3] - T[:, 0, :3, 3]).norm(dim=-1)
+    assert beside.min() > 0.05 and beside.max() < 1.0
+
+
+def test_rigs_find_room_in_narrow_corridors():
+    stay = make_worlds(torch.arange(64), "corridor").stay
+    centre = _rig(Draws(torch.arange(64), "t"), stay, 8)[..., :2, 3]
+    low, high = stay.low[:, None, None, :2], stay.high[:, None, None, :2]
+    assert torch.maximum(low - centre, centre - high).max() < 0.03  # crooked bodies reach a little further
+
+
+def test_styles_are_mixed_as_the_worlds_allow():
+    worlds = make_worlds(torch.arange(300, 364), ["room"] * 40 + ["object"] * 24)
+    T, _ = sample_cameras(worlds, 2, SIZE)
+    of_style = torch.stack([(sample_cameras(worlds, 2, SIZE, style)[0] - T).abs().flatten(1).amax(1) < 1e-6 for style in STYLES], 1)
+    assert (of_style.sum(1) == 1).all()
+    inside, around = of_style[:40].float().mean(0), of_style[40:].float().mean(0)
+    assert inside[STYLES.index("hand")] > 0.1 and (inside > 0).all()
+    assert {name for name, share in zip(STYLES, around, strict=True) if share > 0} == {"hand", "orbit", "wide"}
 
 
 def test_one_view_is_enough(worlds):

@@ -1,4 +1,5 @@
 import torch
+from scipy.fft import dctn
 
 from da3_core.scenes.effects import add_noise, blur, compress, photograph, white_noise
 from da3_core.scenes.rng import Draws
@@ -42,3 +43,19 @@ def test_photographs_are_images_and_their_worlds_own():
     assert images.dtype == torch.float32 and images.min() >= 0 and images.max() <= 1 and 0.15 < images.mean() < 0.85
     assert torch.allclose(photograph(light[1:2], torch.tensor([5]))[0], images[1], atol=1e-5)
     assert torch.allclose(photograph(100 * light, torch.tensor([4, 5, 6])), images, atol=0.02)  # exposure adapts
+
+
+def fine_spectra(count: int) -> torch.Tensor:
+    """(B, blocks, 4, 4) the finer half of the cosine transforms (SciPy's) of photographs of a wall that is lit alike everywhere."""
+    green = photograph(torch.ones(count, 1, 3, 64, 96), torch.arange(count))[:, 0, 1]
+    blocks = green.unfold(1, 8, 8).unfold(2, 8, 8).flatten(1, 2)
+    return torch.from_numpy(dctn(blocks.numpy(), axes=(-2, -1), norm="ortho"))[..., 4:, 4:]
+
+
+def test_photographs_are_noisy_and_some_are_compressed():
+    """Noise is at all frequencies, each world's at its own level; compression rounds most of what is fine to nothing."""
+    spectra = fine_spectra(96)
+    is_compressed = (spectra.abs() < 1e-5).float().mean((1, 2, 3)) > 0.5
+    assert 0.5 < is_compressed.float().mean() < 0.85
+    level = spectra[~is_compressed].std((1, 2, 3))
+    assert level.min() > 5e-4 and level.max() < 0.1 and level.max() > 4 * level.min()

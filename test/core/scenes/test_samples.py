@@ -37,7 +37,7 @@ def test_the_same_seeds_give_the_same_bytes(batch):
         assert torch.equal(getattr(again, field.name), getattr(batch, field.name)), field.name
 
 
-def test_images_have_texture(batch):
+def test_images_are_neither_grey_nor_dark(batch):
     contrast = batch.images.mean(2).flatten(2).std(-1)
     assert (contrast > 0.03).float().mean() > 0.9 and batch.images.mean() > 0.2 and batch.images.mean() < 0.8
 

@@ -62,12 +62,13 @@ def _room_around(frames: Frames, point: Vec, reach_m: float, solids: int) -> Ten
 
 @dataclass(frozen=True)
 class Culled:
-    """One world (B = 1) whose rays come in bundles of neighbours."""
+    """One world (B = 1) whose rays come in N bundles of R neighbours: the module's functions, with the same numbers."""
 
     solids: Solids
     frames: Frames
 
     def first_solid(self, origin: Vec, direction: Vec) -> tuple[Tensor, Tensor]:
+        """(distance in units of `direction`, solid, an index into P), both (1, N, R), of rays from one origin (1, 1, 1)."""
         distance, first = torch.empty_like(direction.x), torch.empty_like(direction.x, dtype=torch.int64)
         for bundle, solid, frames in self._batches(in_cone(self.solids, origin, direction, None), direction):
             distance[:, bundle], which = _nearest(frames, origin.map(_before_rays), _each(direction, bundle), -2)
@@ -75,12 +76,14 @@ class Culled:
         return distance, first
 
     def visibility(self, point: Vec, light: Vec) -> Tensor:
+        """(1, N, R) how much of a light at (1, 1, 1) is seen from points (1, N, R), metres in the world."""
         seen, towards = torch.empty_like(point.x), point - light
         for bundle, _, frames in self._batches(in_cone(self.solids, light, towards, towards), point):
             seen[:, bundle] = _unshadowed(frames, _each(point, bundle), light.map(_before_rays), -2)
         return seen
 
     def openness(self, point: Vec, reach_m: float) -> Tensor:
+        """(1, N, R) distance from points (1, N, R) to the nearest solid in units of `reach_m`, in 0..1."""
         middle = point.map(lambda c: c.mean(-1, keepdim=True))
         radius = (point - middle).norm().amax(-1, keepdim=True)
         away = distance_below(self.frames.map(lambda c: c[:, None, :]), middle)

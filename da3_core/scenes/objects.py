@@ -24,6 +24,10 @@ THINGS = ids(
 
 
 def make_objects(seeds: Tensor, kind: int) -> Worlds:
+    """Worlds of `seeds` (B,) int64, each with one thing or a heap over the origin, z up; the thing's solids are their objects.
+
+    kind: index into `KINDS`.
+    """
     draws = Draws(seeds, "objects", 2048)
     named = draw_instances(draws, THINGS, 1)
     is_heap = draws.chance(0.5)

@@ -26,6 +26,10 @@ PLANTS = ids("tree", "tree", "conifer", "bush", "hedge", "rock")
 
 
 def make_outdoors(seeds: Tensor, kind: int) -> Worlds:
+    """Worlds of `seeds` (B,) int64 around an open yard at the origin, z up; the ground passes through it and may slope.
+
+    kind: index into `KINDS`.
+    """
     draws = Draws(seeds, "outdoors", 4096)
     slope = draws.normal(2, std=0.05) * draws.chance(0.5, 1)
     yard_m = draws.log_uniform(low=4.0, high=18.0)  # half width of the open space

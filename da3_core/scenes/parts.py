@@ -30,6 +30,8 @@ SHAPE_ID = {name: i for i, name in enumerate(SHAPES)}
 
 @dataclass(frozen=True)
 class Part:
+    """One solid of a template: a name of `SHAPES` that fills the box of its bounds, `tilt_deg` turned about x through the box's middle."""
+
     shape: str
     x: Bound
     y: Bound
@@ -41,6 +43,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Template:
+    """A thing's parts and the ranges that its size and thickness are drawn from, metres; `families` are of its three materials."""
+
     size: tuple[Range, Range, Range]  # width, depth, height in metres
     thickness: Range
     families: tuple[str, str, str]

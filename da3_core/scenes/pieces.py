@@ -42,6 +42,7 @@ class Instances:
     present: Tensor  # (B, S) bool
 
     def at(self, position: Tensor, yaw: Tensor, present: Tensor) -> Instances:
+        """The same things elsewhere: positions (B, S, 3) metres in the world, yaws (B, S) radians, present (B, S) bool."""
         return replace(self, position=position, yaw=yaw, present=present)
 
     def top_m(self) -> Tensor:
@@ -61,6 +62,7 @@ def draw_instances(draws: Draws, options: list[int], count: int) -> Instances:
 
 
 def join_instances(groups: list[Instances]) -> Instances:
+    """Of the same B worlds: (B, S1 + S2 + ...), in that order."""
     return Instances(**{f.name: torch.cat([getattr(g, f.name) for g in groups], 1) for f in fields(Instances)})
 
 
@@ -112,6 +114,7 @@ def random_solids(draws: Draws, count: int, size_m: tuple[float, float], tumbled
 
 
 def join(parts: list[Pieces]) -> Pieces:
+    """Of the same B worlds: (B, M1 + M2 + ...), in that order; surfaces are renumbered to the joined families."""
     offsets = [0]
     for p in parts:
         offsets.append(offsets[-1] + p.families.shape[1])
@@ -136,6 +139,7 @@ def pack(pieces: Pieces, count: int) -> Pieces:
 
 
 def solids(pieces: Pieces) -> Solids:
+    """Their shapes (B, M), without looks and order."""
     return Solids(pieces.centre, pieces.rotation, pieces.half, pieces.quadric)
 
 

@@ -37,6 +37,7 @@ class Solids:
     quadric: Tensor  # (B, P, 3) bulge, shift, limit
 
     def frames(self) -> Frames:
+        """(B, P) from the world, in metres, to each solid's own scaled frame."""
         to_local = self.rotation.transpose(-1, -2) / self.half[..., None]
         offset = -(to_local @ self.centre[..., None])[..., 0]
         return Frames(matrix(to_local), vec(offset), vec(self.half), vec(self.quadric))
@@ -52,12 +53,15 @@ class Frames:
     quadric: Vec
 
     def point(self, p: Vec) -> Vec:
+        """World points, metres, in the scaled frame; shapes broadcast."""
         return self.matrix.times_and_plus(p, self.offset)
 
     def direction(self, d: Vec) -> Vec:
+        """World directions in the scaled frame, not normalised: distances along a ray stay what they were."""
         return self.matrix.times(d)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Frames:
+        """Every component tensor by `function`: indexed, or shaped to broadcast against rays."""
         return Frames(self.matrix.map(function), self.offset.map(function), self.half.map(function), self.quadric.map(function))
 
     def of(self, solid: Tensor) -> Frames:

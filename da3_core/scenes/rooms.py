@@ -76,6 +76,7 @@ def _light(draws: Draws, shell: Shell) -> tuple[Light, Sky]:
 
 
 def furnish(draws: Draws, shell: Shell, is_corridor: bool) -> Instances:
+    """What stands, hangs and lies in rooms (B,), and what is seen through their windows: (B, S) in the shell's frame, many not present."""
     fullness = draws.uniform(1, low=0.25, high=1.0)
     along = _along_walls(draws, shell, draw_instances(draws, ALONG_WALLS, 8), fullness * (0.35 if is_corridor else 0.9), lifted=False)
     mounted = _along_walls(

@@ -17,7 +17,7 @@ from da3_core.scenes.worlds import Worlds, select
 
 @dataclass(frozen=True)
 class Samples:
-    """B worlds seen from N cameras."""
+    """B worlds seen from N cameras. Ray maps follow from the cameras, exactly: `geometry.rays.rays_from_cameras`."""
 
     images: Tensor  # (B, N, 3, H, W) float32 RGB in 0..1
     depth_m: Tensor  # (B, N, H, W) z-depth, 0 where not valid

@@ -41,6 +41,7 @@ class Openings:
 
 
 def draw_shell(draws: Draws, is_corridor: bool) -> Shell:
+    """Sizes of B rooms, their length at least their width, and whether a partition stands in them; none is closed."""
     if is_corridor:
         length, width = draws.log_uniform(low=5.0, high=28.0), draws.log_uniform(low=1.3, high=3.2)
     else:

@@ -137,6 +137,41 @@ def _train(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
 
 
 def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
+    _eval_arguments(parser)
+    given = parser.parse_intermixed_args(rest)
+    if (given.what == "recordings") != bool(given.folders):
+        parser.error("recordings wants a FOLDER or several, scenes none")
+    if given.folders and given.worlds:
+        parser.error("--worlds is of scenes: recordings have what was recorded")
+    from da3_core import RecordedWindows, ValidationWorlds, draw_curves, evaluate, load_model
+
+    if given.plot is not None:
+        import matplotlib  # noqa: F401 - what draws in the end is missed at the beginning
+
+    worlds = tuple(given.worlds or ValidationWorlds.worlds)
+    material = RecordedWindows(given.folders, given.scenes) if given.folders else ValidationWorlds(given.scenes, worlds)
+    sizes = [(height, width) for height, width in given.size or ((168, 224), (252, 336))]
+    model = load_model(given.model)
+    report = evaluate(
+        model,
+        material,
+        name=given.model,
+        views=given.views,
+        sizes=sizes,
+        batch=given.batch,
+        device=given.device,
+        reference_view=given.reference_view,
+        progress=True,
+    )
+    _print_table(report.to_markdown())
+    if given.json is not None:
+        given.json.write_text(report.to_json())
+    if given.plot is not None:
+        draw_curves(report, given.plot)
+    return 0
+
+
+def _eval_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what", choices=("scenes", "recordings"), help="scenes: rendered worlds that no training has seen; recordings: those in FOLDER"
     )
@@ -168,44 +203,17 @@ def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     )
     parser.add_argument("--json", type=_new_file, metavar="FILE", help="also write the report")
     parser.add_argument("--plot", type=_new_file, metavar="FILE.png", help="also draw the curves over the number of views")
-    given = parser.parse_intermixed_args(rest)
-    if (given.what == "recordings") != bool(given.folders):
-        parser.error("recordings wants a FOLDER or several, scenes none")
-    if given.folders and given.worlds:
-        parser.error("--worlds is of scenes: recordings have what was recorded")
+
+
+def _print_table(table: str) -> None:
+    """Drawn on a terminal, as Markdown elsewhere: what has no width would get one that cuts the columns."""
+    if not sys.stdout.isatty():
+        print(table, end="")
+        return
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from da3_core import RecordedWindows, ValidationWorlds, draw_curves, evaluate, load_model
-
-    if given.plot is not None:
-        import matplotlib  # noqa: F401 - what draws in the end is missed at the beginning
-
-    worlds = tuple(given.worlds or ValidationWorlds.worlds)
-    material = RecordedWindows(given.folders, given.scenes) if given.folders else ValidationWorlds(given.scenes, worlds)
-    sizes = [(height, width) for height, width in given.size or ((168, 224), (252, 336))]
-    model = load_model(given.model)
-    report = evaluate(
-        model,
-        material,
-        name=given.model,
-        views=given.views,
-        sizes=sizes,
-        batch=given.batch,
-        device=given.device,
-        reference_view=given.reference_view,
-        progress=True,
-    )
-    table = report.to_markdown()
-    if sys.stdout.isatty():
-        Console().print(Markdown(table))
-    else:  # a terminal's width would cut the columns
-        print(table, end="")
-    if given.json is not None:
-        given.json.write_text(report.to_json())
-    if given.plot is not None:
-        draw_curves(report, given.plot)
-    return 0
+    Console().print(Markdown(table))
 
 
 def _engine(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:

@@ -32,7 +32,7 @@ from .geometry.pinhole import K_from_ros, ros_from_K, unproject
 from .geometry.rigid import interpolate_rigid, invert_rigid, quaternion_from_rotation, rotation_angle, rotation_from_quaternion
 from .model import PRESETS, CheckpointError, Model, build_model, load_model, save_model
 from .model.checkpoint import BUILT_IN_WEIGHTS
-from .model.presets import HUB_REPOSITORIES
+from .model.presets import HUB_REPOSITORIES, JOINED
 from .preprocess import DepthRectifier, plan_resize
 from .scenes import DEMO
 from .scenes.path import PathSettings, RobotFrame, RobotOdometry, RobotPath, robot_path
@@ -61,6 +61,7 @@ __all__ = [
     "DEMO",
     "ENGINES",
     "HUB_REPOSITORIES",
+    "JOINED",
     "PRESETS",
     "BoolArray",
     "Calibration",

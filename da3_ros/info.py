@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from da3_core import BUILT_IN_WEIGHTS, ENGINES, HUB_REPOSITORIES, PRESETS, build_model, choose_engine
+from da3_core import BUILT_IN_WEIGHTS, ENGINES, HUB_REPOSITORIES, JOINED, PRESETS, build_model, choose_engine
 
 LIBRARIES = (
     "da3", "torch", "numpy", "opencv-python-headless", "rosbags", "rerun-sdk", "onnxruntime", "tensorrt", "tensorrt-rtx-cu12-bindings",
@@ -31,9 +31,15 @@ def _presets() -> Table:
         with torch.device("meta"):
             model = build_model(config)
         millions = sum(p.numel() for p in model.parameters()) / 1e6
-        built_in = "in this package" if (BUILT_IN_WEIGHTS / name).is_dir() else "none yet"
-        table.add_row(name, type(model).__name__, f"{millions:.1f}", HUB_REPOSITORIES.get(name, built_in))
+        table.add_row(name, type(model).__name__, f"{millions:.1f}", _weights(name))
     return table
+
+
+def _weights(preset: str) -> str:
+    if preset in HUB_REPOSITORIES:
+        return HUB_REPOSITORIES[preset]
+    parts = JOINED.get(preset, (preset,))
+    return "in this package" if all((BUILT_IN_WEIGHTS / part).is_dir() for part in parts) else "none: to be trained"
 
 
 def _pairs(title: str, rows: Iterator[tuple[str, str]]) -> Table:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from da3_core import TumRgbdWriter, load_model, save_model
+from da3_core import PRESETS, TumRgbdWriter, load_model, save_model
 from da3_core.scenes import KINDS
 from da3_ros.cli import main
 from da3_ros.flags import OfflineConfig, add_settings, read_settings
@@ -249,8 +249,11 @@ def test_bench_of_what_cannot_be_is_one_line_before_anything_is_measured(
 def test_info_names_presets_and_versions(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("info") == 0
     out = capsys.readouterr().out
-    assert "da3-nano" in out
     assert "onnxruntime" in out
+    weights = {name: next(line for line in out.splitlines() if f" {name} " in line) for name in PRESETS}
+    assert all("in this package" in weights[name] for name in ("da3-nano", "da3metric-nano", "da3nested-nano"))
+    assert "none: to be trained" in weights["da3mono-nano"]
+    assert "depth-anything/DA3-SMALL" in weights["da3-small"]
 
 
 def test_eval_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,7 @@ class PlaneEngine:
     kind = "metric"
     device = torch.device("cpu")
     description = "a plane"
+    refusals: Sequence[str] = ()
 
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
         plane = torch.from_numpy(np.full((len(wanted), *views[0].image.shape[1:]), 2.0, np.float32))

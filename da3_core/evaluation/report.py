@@ -92,7 +92,7 @@ def row_from_scores(
         scores = [s for s in scores if focal[0] <= s.focal <= focal[1]]
     failed = sum(math.isnan(s.abs_rel) for s in scores)
     scores = [s for s in scores if not math.isnan(s.abs_rel)]
-    poses = [s.pose for s in scores if s.pose is not None and not math.isnan(s.pose.auc30)]
+    poses = [s.pose for s in scores if s.pose is not None]
     sky = [s.sky for s in scores if s.sky is not None]
     union = sum(u for _, u in sky)
     return Row(
@@ -112,4 +112,6 @@ def row_from_scores(
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+    """Of those that are known."""
+    known = [v for v in values if not math.isnan(v)]
+    return sum(known) / len(known) if known else None

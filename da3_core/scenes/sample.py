@@ -57,7 +57,10 @@ def plan_shots(
 
 
 def shoot(shots: Shots, size: tuple[int, int], effects: bool = True, compiled: bool = False) -> Samples:
-    """Images (H, W) and truth of planned shots. compiled: fuse into a few kernels (compiles once per B, N and size)."""
+    """Images (H, W) and truth of planned shots.
+
+    compiled: fuse into a few kernels: the renderer's compile once per number of images B N and size, the camera's once per B, N and size.
+    """
     worlds = shots.worlds
     seen = render(worlds, shots.T_world_cam, shots.K, size, compiled)
     valid = torch.isfinite(seen.depth)

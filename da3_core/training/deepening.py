@@ -53,10 +53,8 @@ def _first_window_block(config: BackboneConfig) -> int:
 
 
 def _spread(origins: Sequence[int], count: int) -> list[tuple[int, bool]]:
-    """`count` of them, each about equally often, in order, with whether the same one follows; empty where they are more than `count`."""
-    if count < len(origins):
-        return []
-    chosen = [origins[k * len(origins) // count] for k in range(count)]
+    """`count` of them, each about equally often, in order, with whether the same one follows; some are left out where `count` is less."""
+    chosen = [origins[k * len(origins) // count] for k in range(count)] if origins else []
     return [(origin, origin in chosen[k + 1 :]) for k, origin in enumerate(chosen)]
 
 

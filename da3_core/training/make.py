@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -63,9 +64,17 @@ def make_network(config: TrainConfig) -> Model:
 def _weights_for(network: Model, trained: Model) -> dict[str, Tensor]:
     """Those of `trained`, spread over more blocks where `network` has more. Raises ValueError when one cannot begin as the other."""
     weights = dict(trained.state_dict())
-    if isinstance(network, Nested) or isinstance(trained, Nested) or network.config == trained.config:
-        return weights
-    return deepen(weights, trained.config.backbone, network.config.backbone)
+    if not isinstance(network, Nested) and not isinstance(trained, Nested):
+        weights = deepen(weights, trained.config.backbone, network.config.backbone)
+    unlike = sorted({name for name, _ in _shapes(weights) ^ _shapes(network.state_dict())})
+    if unlike:
+        more = f"{len(unlike)} parameters, {unlike[0]} among them, are not in both or of another shape"
+        raise ValueError(f"{network.config} cannot begin as {trained.config}: {more}")
+    return weights
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> set[tuple[str, torch.Size]]:
+    return {(name, tensor.shape) for name, tensor in weights.items()}
 
 
 def make_labels(config: TrainConfig, device: torch.device) -> Labels:

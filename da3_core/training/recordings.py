@@ -19,7 +19,7 @@ from da3_core.training.data import Draw, SeedKey, seed_key
 
 log = logging.getLogger(__name__)
 
-THREADS = min(16, os.cpu_count() or 1)
+THREADS = max(1, min(16, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))  # of each of torchrun's processes
 BATCHES_AHEAD = 2  # in memory beside the one that is asked for
 
 Scene = list["Future[RecordedFrame]"]

@@ -1,6 +1,7 @@
 """The table's own correctness: predictions constructed from the truth must score as constructed."""
 
 import json
+import math
 from dataclasses import asdict, replace
 
 import pytest
@@ -144,6 +145,13 @@ def test_failed_scenes_are_counted_not_averaged(samples):
     scores = score_scenes(replace(prediction, depth=depth), samples, "median")
     row = row_from_scores("unposed", "median", 3, (28, 42), scores)
     assert (row.scenes, row.failed) == (1, 1) and row.abs_rel < 1e-4
+
+
+def test_cameras_that_stand_still_count_for_rotations_alone():
+    moving, still = PoseScore(*[0.5] * 9), PoseScore(*[math.nan] * 3, 1.0, 1.0, 1.0, *[math.nan] * 3)
+    scores = [SceneScore(0.1, 0.02, 0.9, 0.95, 0.99, pose, None, 0.6, 0, False) for pose in (moving, still)]
+    row = row_from_scores("unposed", "median", 2, (28, 42), scores)
+    assert (row.auc30, row.rta15, row.rra15) == (0.5, 0.5, 0.75)
 
 
 def test_what_was_not_predicted_is_asked_for(samples):

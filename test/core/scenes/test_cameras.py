@@ -88,7 +88,7 @@ def test_the_cameras_of_a_rig_keep_their_places_on_its_body():
         on_body = torch.linalg.inv(bodies[:, :, :1]) @ bodies
         changes.append((on_body - on_body[:, :1]).abs().flatten(1).amax(1))
     change, cameras = torch.stack(changes).min(0)
-    assert change.max() < 1e-5 and set(cameras.tolist()) == {0, 1, 2}
+    assert change.max() < 3e-5 and set(cameras.tolist()) == {0, 1, 2}
     assert (torch.stack(changes).sort(0).values[1] > 1e-3).all()
     beside = (T[:, 1, :3, 3] - T[:, 0, :3, 3]).norm(dim=-1)
     assert beside.min() > 0.05 and beside.max() < 1.0

@@ -11,13 +11,13 @@ import torch
 
 from da3_core.model import AnyView, build_model, load_model, save_model
 from da3_core.model.backbone import Backbone
-from da3_core.model.presets import BackboneConfig
+from da3_core.model.presets import BackboneConfig, DPTConfig, ModelConfig, NestedConfig
 from da3_core.training import deepening
 from da3_core.training.config import TrainConfig
 from da3_core.training.deepening import deepen, origins_of_blocks
 from da3_core.training.make import make_network
 
-from .fixed_batch import ALTERNATING, ANY_VIEW, PLAIN, fixed_samples
+from .fixed_batch import ALTERNATING, ANY_VIEW, METRIC, PLAIN, WITH_GAUSSIANS, fixed_samples
 
 SHALLOW = replace(ALTERNATING, depth=6, out_layers=(0, 1, 3, 5))
 DEEP = replace(SHALLOW, depth=10, alt_start=4, qknorm_start=4, rope_start=4, out_layers=(1, 3, 7, 9))
@@ -61,17 +61,33 @@ def test_every_block_learns_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("deep", "says"),
+    ("shallow", "deep"),
     [
-        (replace(DEEP, out_layers=(0, 3, 7, 9)), r"needs out_layers \(1, 3, 7, 9\)"),
-        (replace(DEEP, heads=4), "all else being equal"),
-        (replace(DEEP, rope_start=5), "all else being equal"),
-        (replace(DEEP, depth=9), "pairs of blocks"),
-        (replace(DEEP, alt_start=3, qknorm_start=3, rope_start=3), "pairs of blocks"),
-        (replace(SHALLOW, depth=4, out_layers=(0, 1, 2, 3)), "more"),
-        (replace(DEEP, alt_start=None, qknorm_start=None, rope_start=None), "more"),
+        (SHALLOW, replace(DEEP, heads=4)),
+        (SHALLOW, replace(DEEP, rope_start=5)),
+        (SHALLOW, replace(DEEP, depth=9)),
+        (SHALLOW, replace(DEEP, alt_start=3, qknorm_start=3, rope_start=3)),
+        (SHALLOW, replace(DEEP, alt_start=None, qknorm_start=None, rope_start=None)),
+        (PLAIN, DEEP),
+        (DEEP, SHALLOW),
     ],
 )
-def test_what_cannot_begin_so_is_refused(deep: BackboneConfig, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        deepen({}, SHALLOW, deep)
+def test_what_cannot_begin_so_is_refused(shallow: BackboneConfig, deep: BackboneConfig) -> None:
+    with pytest.raises(ValueError, match=r"cannot begin as .*: it may have more blocks before alt_start and more pairs"):
+        deepen({}, shallow, deep)
+
+
+def test_blocks_that_are_read_must_be_the_shallow_ones() -> None:
+    with pytest.raises(ValueError, match=r"needs out_layers \(1, 3, 7, 9\)"):
+        deepen({}, SHALLOW, replace(DEEP, out_layers=(0, 3, 7, 9)))
+
+
+@pytest.mark.parametrize(
+    "other", [METRIC, replace(ANY_VIEW, head=DPTConfig(16, (4, 8, 8, 8))), WITH_GAUSSIANS, NestedConfig(ANY_VIEW, METRIC)]
+)
+def test_another_networks_weights_are_refused(tmp_path: Path, other: ModelConfig) -> None:
+    save_model(build_model(other), tmp_path / "other")
+    save_model(build_model(ANY_VIEW), tmp_path / "network")
+    for model, source in (("network", "other"), ("other", "network")):
+        with pytest.raises(ValueError, match="begin"):
+            make_network(TrainConfig(model=str(tmp_path / model), init_from=str(tmp_path / source)))

@@ -82,7 +82,8 @@ class RunningScale:
     """A Kalman filter of one state, the logarithm of metres per network unit of the current window.
 
     A chain predicts it. A measurement that misses the prediction by far is taken for one of poses that jumped, and left out, unless
-    that goes on and on: then the chain was wrong. Without a chain the last value predicts it, with `memory` as the weight of the past
+    that goes on and on: then the chain was wrong. It was, too, where parallax contradicts what no parallax has confirmed: a network's
+    camera centres can be off by a factor of three. Without a chain the last value predicts it, with `memory` as the weight of the past
     against a window of the usual quality: a random walk of variance q makes the steady gain 1 - memory. There a measurement that misses
     by far is believed at once: it is wrong by what its variance says, a unit that no longer holds by anything.
     """
@@ -100,6 +101,7 @@ class RunningScale:
         self.log = LogScale(0.0, math.inf)
         self._source: ScaleSource = "none"
         self._contradictions = 0
+        self._is_confirmed = False  # by parallax
         self._drift = 0.0  # variance of a step of the chain, beyond what it says itself
 
     @property
@@ -118,7 +120,7 @@ class RunningScale:
         """
         expected = self._walked(measured) if chained is None else replace(chained, variance=chained.variance + self._drift)
         measured = {source: scale for source, scale in measured.items() if scale.bias_variance < expected.total_variance}
-        if chained is not None:
+        if chained is not None and not self._is_overruled(measured, expected):
             measured = self._without_contradictions(measured, expected)
             self._learn_drift(measured, expected)
         self.log = _doubted(expected, measured)
@@ -126,6 +128,11 @@ class RunningScale:
             self.log = self.log.corrected(measurement)
         *_, source = ("held" if chained is None else "chained", *measured)
         self._source = source if self.is_known else unknown
+        self._is_confirmed = self._is_confirmed or "parallax" in measured
+
+    def _is_overruled(self, measured: Mapping[ScaleSource, LogScale], chained: LogScale) -> bool:
+        """Whether parallax contradicts a chain that rests on a network's cameras or metres alone."""
+        return not self._is_confirmed and "parallax" in measured and measured["parallax"].surprises(chained)
 
     def _without_contradictions(self, measured: Mapping[ScaleSource, LogScale], chained: LogScale) -> Mapping[ScaleSource, LogScale]:
         agreeing = {source: scale for source, scale in measured.items() if not scale.surprises(chained)}

@@ -11,7 +11,7 @@ from da3_core.config import ScaleConfig
 from da3_core.geometry.rigid import invert_rigid
 from da3_core.streaming.log_scale import LogScale
 from da3_core.streaming.predicted import Choice, PredictedWindow
-from da3_core.streaming.scale import RunningScale, baselines_measured
+from da3_core.streaming.scale import CAMERAS_BIAS, GIVEN_CAMERAS_BIAS, RunningScale, baselines_measured
 from da3_core.types import Float64Array, Prediction
 
 CONFIG = ScaleConfig()
@@ -161,13 +161,24 @@ def test_how_much_the_chain_drifts_is_learnt_from_what_is_measured(sigma: float)
     assert math.sqrt(scale.estimate.log_variance) == pytest.approx(max(sigma, 0.02), rel=0.5)
 
 
-def test_a_scale_by_the_networks_cameras_is_replaced_by_parallax_at_once_and_not_the_other_way_round() -> None:
-    scale = RunningScale(CONFIG)
+@pytest.mark.parametrize("bias", [CAMERAS_BIAS, GIVEN_CAMERAS_BIAS])
+def test_a_scale_by_the_networks_cameras_is_replaced_by_parallax_at_once_and_not_the_other_way_round(bias: float) -> None:
+    scale, cameras, parallax = (
+        RunningScale(CONFIG),
+        {"baselines": LogScale(math.log(6.0), 0.002, bias**2)},
+        LogScale(math.log(2.0), 0.003, 0.001),
+    )
     for _ in range(10):
-        scale.step({"baselines": LogScale(math.log(3.0), 0.002, 0.25)}, None, unknown="none")
-    scale.step({"parallax": LogScale(math.log(2.0), 0.003, 0.001)}, scale.log, unknown="none")
+        scale.step(cameras, None, unknown="none")
+    scale.step({"parallax": parallax}, scale.log, unknown="none")
     assert scale.estimate.value == pytest.approx(2.0, rel=0.02)
     for _ in range(10):
-        scale.step({"baselines": LogScale(math.log(3.0), 0.002, 0.25)}, scale.log, unknown="none")
+        scale.step(cameras, scale.log, unknown="none")
     assert scale.estimate.value == pytest.approx(2.0, rel=0.02)
     assert scale.estimate.source == "chained"
+    scale.step({"parallax": replace(parallax, value=math.log(6.0))}, scale.log, unknown="none")  # of a pose that jumped
+    assert scale.estimate.value == pytest.approx(2.0, rel=0.02)
+    scale.reset()
+    scale.step(cameras, None, unknown="none")
+    scale.step({"parallax": parallax}, scale.log, unknown="none")
+    assert scale.estimate.value == pytest.approx(2.0, rel=0.02)

@@ -60,7 +60,7 @@ class Backbone(nn.Module):
     @property
     def first_window_block(self) -> int:
         """Blocks before this one see one view at a time."""
-        return self.config.depth if self.config.alt_start is None else self.config.alt_start
+        return self.config.first_window_block
 
     def forward(
         self, images: Tensor, camera_tokens: Tensor | None = None, reference_view: ReferenceView = "saddle_balanced"

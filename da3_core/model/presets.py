@@ -30,6 +30,11 @@ class BackboneConfig:
     layer_scale_init: float = field(default=1.0, compare=False, repr=False)
 
     @property
+    def first_window_block(self) -> int:
+        """Blocks before this one see one view at a time."""
+        return self.depth if self.alt_start is None else self.alt_start
+
+    @property
     def feature_dim(self) -> int:
         """Channels of a feature: alternating backbones give the view's own tokens beside those of the window."""
         return self.embed_dim if self.alt_start is None else 2 * self.embed_dim

@@ -32,7 +32,7 @@ def deepen(weights: Mapping[str, Tensor], shallow: BackboneConfig, deep: Backbon
 
 def origins_of_blocks(shallow: BackboneConfig, deep: BackboneConfig) -> list[tuple[int, bool]]:
     """For every block of `deep`: which one of `shallow` it comes from, and whether it is a copy that comes before that one."""
-    first, deep_first = _first_window_block(shallow), _first_window_block(deep)
+    first, deep_first = shallow.first_window_block, deep.first_window_block
     singles = _spread(range(first), deep_first)
     pairs = _spread(range(first, shallow.depth, 2), (deep.depth - deep_first) // 2)
     origins = singles + [(origin + k, is_copy) for origin, is_copy in pairs for k in (0, 1)]
@@ -46,10 +46,6 @@ def origins_of_blocks(shallow: BackboneConfig, deep: BackboneConfig) -> list[tup
     if read != deep.out_layers:
         raise ValueError(f"to begin as {shallow}, a backbone of {deep.depth} blocks needs out_layers {read}, not {deep.out_layers}")
     return origins
-
-
-def _first_window_block(config: BackboneConfig) -> int:
-    return config.depth if config.alt_start is None else config.alt_start
 
 
 def _spread(origins: Sequence[int], count: int) -> list[tuple[int, bool]]:

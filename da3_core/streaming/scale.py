@@ -120,7 +120,9 @@ class RunningScale:
         """
         expected = self._walked(measured) if chained is None else replace(chained, variance=chained.variance + self._drift)
         measured = {source: scale for source, scale in measured.items() if scale.bias_variance < expected.total_variance}
-        if chained is not None and not self._is_overruled(measured, expected):
+        if chained is not None and self._is_overruled(measured, expected):
+            self._contradictions = 0
+        elif chained is not None:
             measured = self._without_contradictions(measured, expected)
             self._learn_drift(measured, expected)
         self.log = _doubted(expected, measured)

@@ -133,6 +133,18 @@ def test_poses_that_jump_once_do_not_move_a_chained_scale_and_a_chain_that_was_w
     assert scale.estimate.source == "baselines"
 
 
+def test_a_chain_that_parallax_overruled_is_contradicted_anew() -> None:
+    scale, cameras = RunningScale(CONFIG), measured(9.0, 0.03)
+    scale.step(measured(2.0, 0.03), None, unknown="none")
+    for _ in range(29):
+        scale.step(cameras, LogScale(math.log(2.0), 0.001), unknown="none")
+    scale.step({"parallax": LogScale(math.log(4.0), 0.001)}, LogScale(math.log(2.0), 0.001), unknown="none")
+    assert scale.estimate.value == pytest.approx(4.0, rel=0.01)
+    scale.step(cameras, LogScale(math.log(4.0), 0.001), unknown="none")
+    assert scale.estimate.value == pytest.approx(4.0, rel=0.01)
+    assert scale.estimate.source == "chained"
+
+
 def test_the_chain_carries_the_unit_over() -> None:
     scale = RunningScale(CONFIG)
     scale.step(measured(2.0), None, unknown="none")

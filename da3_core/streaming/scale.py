@@ -123,8 +123,10 @@ class RunningScale:
         if chained is not None and self._is_overruled(measured, expected):
             self._contradictions = 0
         elif chained is not None:
-            measured = self._without_contradictions(measured, expected)
-            self._learn_drift(measured, expected)
+            agreeing = {source: scale for source, scale in measured.items() if not scale.surprises(expected)}
+            self._learn_drift(agreeing, expected)
+            self._contradictions = self._contradictions + 1 if len(agreeing) < len(measured) else 0
+            measured = agreeing if self._contradictions < CONTRADICTIONS else measured
         self.log = _doubted(expected, measured)
         for measurement in measured.values():
             self.log = self.log.corrected(measurement)
@@ -135,11 +137,6 @@ class RunningScale:
     def _is_overruled(self, measured: Mapping[ScaleSource, LogScale], chained: LogScale) -> bool:
         """Whether parallax contradicts a chain that rests on a network's cameras or metres alone."""
         return not self._is_confirmed and "parallax" in measured and measured["parallax"].surprises(chained)
-
-    def _without_contradictions(self, measured: Mapping[ScaleSource, LogScale], chained: LogScale) -> Mapping[ScaleSource, LogScale]:
-        agreeing = {source: scale for source, scale in measured.items() if not scale.surprises(chained)}
-        self._contradictions = self._contradictions + 1 if len(agreeing) < len(measured) else 0
-        return agreeing if self._contradictions < CONTRADICTIONS else measured
 
     def _learn_drift(self, measured: Mapping[ScaleSource, LogScale], chained: LogScale) -> None:
         """Moves the variance of a step of the chain to where it explains how far measurements are from the chain."""

@@ -131,6 +131,9 @@ def test_poses_that_jump_once_do_not_move_a_chained_scale_and_a_chain_that_was_w
     scale.step(measured(9.0, 0.03), LogScale(math.log(2.0), 0.001), unknown="none")
     assert scale.estimate.value == pytest.approx(9.0, rel=0.01)
     assert scale.estimate.source == "baselines"
+    # and that it was wrong once is not how much it drifts from step to step
+    scale.step({}, LogScale(math.log(9.0), 0.001), unknown="none")
+    assert scale.estimate.log_variance == pytest.approx(0.001)
 
 
 def test_a_chain_that_parallax_overruled_is_contradicted_anew() -> None:

@@ -160,6 +160,7 @@ def anyview_losses(prediction: Prediction, truth: AnyViewTruth, config: LossConf
     """Every term of the objective per scene (B,), and their weighted sum as "loss"."""
     rays, depth, true_depth = given(prediction.rays).float(), given(prediction.depth).float(), truth.depth
     points = points_from_rays(rays, losses.sample_depth(depth, (rays.shape[-3], rays.shape[-2])))
+    encoding = given(prediction.camera_encoding)
     relative = config.distance == "relative"
     if relative:
         depth, true_depth = depth.log(), true_depth.log()
@@ -168,12 +169,20 @@ def anyview_losses(prediction: Prediction, truth: AnyViewTruth, config: LossConf
         "depth": losses.depth_loss(depth, true_depth, given(prediction.confidence), truth.valid, config.lambda_c),
         "rays": losses.ray_loss(rays, truth.rays, given(prediction.ray_confidence), config.lambda_c),
         "points": losses.point_loss(points, truth.points, truth.points_valid, point_weight),
-        "camera": losses.camera_loss(given(prediction.camera_encoding), truth.camera),
+        "camera": losses.camera_loss(encoding, truth.camera),
+        "baselines": losses.baseline_loss(encoding[..., :3], truth.camera[..., :3]),
         "gradient": losses.gradient_loss(depth, true_depth, truth.valid),
     }
     if config.scene_limit > 0:
-        parts |= {name: losses.limited(parts[name], config.scene_limit) for name in ("rays", "points", "camera")}
-    weights = {"depth": 1.0, "rays": config.rays, "points": config.points, "camera": config.beta, "gradient": config.alpha}
+        parts |= {name: losses.limited(parts[name], config.scene_limit) for name in ("rays", "points", "camera", "baselines")}
+    weights = {
+        "depth": 1.0,
+        "rays": config.rays,
+        "points": config.points,
+        "camera": config.beta,
+        "baselines": config.baselines,
+        "gradient": config.alpha,
+    }
     return parts | {"loss": torch.stack([weights[name] * value for name, value in parts.items()]).sum(0)}
 
 

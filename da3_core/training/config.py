@@ -49,6 +49,7 @@ class LossConfig:
     beta: float = setting(1.0, "weight of the camera loss", range=(0.0, 1000.0))
     rays: float = setting(1.0, "weight of the ray loss", range=(0.0, 1000.0))
     points: float = setting(1.0, "weight of the point loss", range=(0.0, 1000.0))
+    baselines: float = setting(0.0, "weight of the errors of baselines over their lengths, which the paper has not", range=(0.0, 1000.0))
     distance: str = setting(
         "linear",
         "linear: the paper's l1. relative: log-depth, and points divided by their depth, so that far surfaces do not drown near ones",
@@ -56,7 +57,7 @@ class LossConfig:
     )
     scene_limit: float = setting(
         0.0,
-        "ray, point and camera losses of a scene beyond this grow with their logarithm only, since the few scenes in which nothing can be "
+        "ray, point, camera and baseline losses of a scene beyond this grow with their logarithm only, since the few scenes in which nothing can be "
         "matched drown the others; 0: no limit",
         range=(0.0, 1000.0),
     )

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SHORT_BASELINE = 0.05  # of the scene's scale: errors of shorter ones are compared with this
+
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of `values` (B, ...) where `mask` (B, ...), per scene -> (B,); 0 where nothing is valid."""
@@ -58,6 +60,17 @@ def camera_loss(encoding: Tensor, truth: Tensor) -> Tensor:
     sign = torch.where((encoding[..., 3:7] * q).sum(-1, keepdim=True) < 0, -1.0, 1.0)
     aligned = torch.cat([truth[..., :3], sign * q, truth[..., 7:]], dim=-1)
     return (encoding - aligned).abs().sum(-1).mean(-1)
+
+
+def baseline_loss(centres: Tensor, truth: Tensor) -> Tensor:
+    """l1 error of the vector between every two cameras, over its length; camera centres (B, N, 3) -> (B,), 0 for a single view.
+
+    Not in the paper. L_C compares lengths, so that short baselines, whose directions count as much, teach it little.
+    """
+    n = centres.shape[1]
+    found, true = (c.unsqueeze(2) - c.unsqueeze(1) for c in (centres, truth))  # (B, N, N, 3)
+    error = (found - true).abs().sum(-1) / true.norm(dim=-1).clamp(min=SHORT_BASELINE)
+    return error.sum((1, 2)) / max(1, n * (n - 1))
 
 
 def limited(loss: Tensor, limit: float) -> Tensor:

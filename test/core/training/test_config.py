@@ -55,6 +55,7 @@ def test_the_papers_numbers() -> None:
         "beta": 1.0,
         "rays": 1.0,
         "points": 1.0,
+        "baselines": 0.0,
         "distance": "linear",
         "scene_limit": 0.0,
         "matching": 0.0,

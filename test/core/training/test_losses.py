@@ -108,6 +108,26 @@ def test_gradients_of_the_camera_loss_by_hand() -> None:
     assert encoding.grad[0, 1].tolist() == [0.5, 0, -0.5, 0, -0.5, 0, 0, 0, -0.5]
 
 
+def test_baseline_loss_by_hand() -> None:
+    """Three cameras on a line, the last one found 0.1 too far: 0.1 of 0.5 and of 0.3. Where all are found does not count."""
+    truth = torch.tensor([[[0.0, 0, 0], [0.2, 0, 0], [0.5, 0, 0]]])
+    centres = (truth + torch.tensor([[[0.0, 0, 0], [0, 0, 0], [0.1, 0, 0]]]) + torch.tensor([3.0, -2.0, 1.0])).requires_grad_()
+    loss = losses.baseline_loss(centres, truth)
+    assert loss.item() == pytest.approx((0.1 / 0.5 + 0.1 / 0.3) / 3, rel=1e-4)
+    loss.sum().backward()
+    assert centres.grad is not None
+    assert centres.grad[0, 2].tolist() == pytest.approx([(1 / 0.5 + 1 / 0.3) / 3, 0, 0], rel=1e-4)
+
+
+def test_short_baselines_are_compared_with_the_shortest_that_counts() -> None:
+    truth = torch.zeros(2, 2, 3)
+    truth[1, 1, 2] = 0.01
+    centres = truth.clone()
+    centres[:, 1, 0] = 0.02
+    assert losses.baseline_loss(centres, truth).tolist() == pytest.approx([0.02 / losses.SHORT_BASELINE] * 2)
+    assert losses.baseline_loss(centres[:, :1], truth[:, :1]).tolist() == [0, 0]
+
+
 def test_scene_scale_is_the_mean_distance_of_valid_points() -> None:
     points = torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 1.0], [math.inf, 0.0, 0.0]]).reshape(1, 1, 1, 3, 3)
     mask = torch.tensor([True, True, False]).reshape(1, 1, 1, 3)

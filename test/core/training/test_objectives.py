@@ -94,9 +94,16 @@ def test_only_scenes_beyond_the_limit_weigh_less() -> None:
     samples = fixed_samples()
     truth = truth_from_samples(samples, (16, 24))
     lost = perfect_prediction(samples)
-    lost = dataclasses.replace(lost, rays=lost.rays + torch.tensor([0.0, 1.0]).view(2, 1, 1, 1, 1), depth=1.1 * truth.depth)
+    far = torch.tensor([0.0, 2.0]).view(2, 1, 1) * given(lost.camera_encoding)
+    lost = dataclasses.replace(
+        lost,
+        rays=lost.rays + torch.tensor([0.0, 1.0]).view(2, 1, 1, 1, 1),
+        depth=1.1 * truth.depth,
+        camera_encoding=given(lost.camera_encoding) + far,
+    )
     plain, limited = (anyview_losses(lost, truth, LossConfig(scene_limit=limit)) for limit in (0.0, 0.5))
-    assert limited["rays"][0] == plain["rays"][0] and 0.5 < limited["rays"][1] < 0.5 * plain["rays"][1]
+    for name in ("rays", "points", "camera", "baselines"):
+        assert limited[name][0] == plain[name][0] and 0.5 < limited[name][1] < 0.8 * plain[name][1], name
     assert limited["depth"].equal(plain["depth"])
     weights = {"depth": 1.0, "rays": 1.0, "points": 1.0, "camera": 1.0, "gradient": 1.0}
     torch.testing.assert_close(limited["loss"], sum(w * limited[name] for name, w in weights.items()))
@@ -107,9 +114,9 @@ def test_the_any_view_loss_weighs_its_terms() -> None:
     truth = truth_from_samples(samples, (16, 24))
     x = torch.linspace(0.5, 1.5, 42)
     wrong = perfect_prediction(samples)
-    wrong = dataclasses.replace(wrong, depth=truth.depth * x, rays=wrong.rays + 0.1, camera_encoding=given(wrong.camera_encoding) + 0.2)
-    parts = anyview_losses(wrong, truth, LossConfig(alpha=0.3, beta=0.7, rays=0.2, points=0.4))
-    terms = {"depth": 1.0, "gradient": 0.3, "camera": 0.7, "rays": 0.2, "points": 0.4}
+    wrong = dataclasses.replace(wrong, depth=truth.depth * x, rays=wrong.rays + 0.1, camera_encoding=1.2 * given(wrong.camera_encoding))
+    parts = anyview_losses(wrong, truth, LossConfig(alpha=0.3, beta=0.7, rays=0.2, points=0.4, baselines=0.6))
+    terms = {"depth": 1.0, "gradient": 0.3, "camera": 0.7, "rays": 0.2, "points": 0.4, "baselines": 0.6}
     assert all((parts[name] > 0.01).all() for name in terms)
     torch.testing.assert_close(parts["loss"], sum(weight * parts[name] for name, weight in terms.items()))
 

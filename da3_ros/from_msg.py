@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -85,17 +87,20 @@ def stamp_ns(stamp: Any) -> int:
 def rgb_from_image(msg: Any) -> Uint8Array:
     """sensor_msgs/Image -> (H, W, 3) RGB. 16-bit pictures are scaled by 255/65535, 8UC3 is taken as BGR.
 
-    Raises MessageError for encodings that are no picture or unknown, and for data that is shorter than height and step say.
+    Raises MessageError for encodings that are no picture or unknown, for data that is shorter than height and step say, and for odd sizes
+    where pixels share their chroma.
     """
     layout = LAYOUTS.get(msg.encoding)
     if layout is None:
         raise MessageError(_unusable_encoding(msg.encoding))
     pixels = _pixels(msg, layout)
-    if msg.encoding == "nv24":
-        return _rgb_from_nv24(pixels, msg.height)
-    if pixels.dtype.itemsize == 2:
-        pixels = cv2.convertScaleAbs(pixels, alpha=255.0 / 65535.0)
-    return np.array(pixels) if layout.to_rgb is None else cast(Uint8Array, cv2.cvtColor(pixels, layout.to_rgb))
+    size = f"{msg.width}x{msg.height}"
+    with _opencv(f"{msg.encoding} image of {size} does not convert to RGB: send one of even width and height, or rgb8"):
+        if msg.encoding == "nv24":
+            return _rgb_from_nv24(pixels, msg.height)
+        if pixels.dtype.itemsize == 2:
+            pixels = cv2.convertScaleAbs(pixels, alpha=255.0 / 65535.0)
+        return np.array(pixels) if layout.to_rgb is None else cast(Uint8Array, cv2.cvtColor(pixels, layout.to_rgb))
 
 
 def depth_from_image(msg: Any) -> Float32Array:
@@ -118,14 +123,16 @@ def rgb_from_compressed(msg: Any) -> Uint8Array:
         end_marker = b"IEND"
     if end_marker is None:
         raise MessageError(f"compressed image of format {msg.format!r} is neither JPEG nor PNG")
-    decoded = None
-    if data.tobytes().rfind(end_marker) > 0:
+    corrupt = f"compressed image of {data.size} bytes is corrupt or cut off: if others are, too, look at the link and at what encodes them"
+    if data.tobytes().rfind(end_marker) <= 0:
+        raise MessageError(corrupt)
+    with _opencv(corrupt):
         decoded = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
-    if decoded is None:
-        raise MessageError(f"compressed image of {data.size} bytes is corrupt or cut off")
-    if decoded.dtype == np.uint16:
-        decoded = cv2.convertScaleAbs(decoded, alpha=255.0 / 65535.0)
-    return cast(Uint8Array, cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
+        if decoded is None:
+            raise MessageError(corrupt)
+        if decoded.dtype == np.uint16:
+            decoded = cv2.convertScaleAbs(decoded, alpha=255.0 / 65535.0)
+        return cast(Uint8Array, cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
 
 
 def rgb_from_any(msg: Any) -> Uint8Array:
@@ -186,6 +193,15 @@ def rigid_from_msg(msg: Any) -> Float64Array:
     return T
 
 
+@contextmanager
+def _opencv(refused: str) -> Iterator[None]:
+    """What OpenCV refuses becomes a MessageError: `refused`."""
+    try:
+        yield
+    except cv2.error as error:
+        raise MessageError(refused) from error
+
+
 def _pixels(msg: Any, layout: Layout) -> Picture:
     """The rows of an image without their padding: (rows, W * channels) reshaped to (rows, W, channels), native byte order."""
     itemsize = np.dtype(layout.dtype).itemsize
@@ -218,9 +234,9 @@ def _unusable_encoding(encoding: str) -> str:
 
 def _distortion(name: str, coefficients: Any) -> tuple[DistortionModel, tuple[float, ...]]:
     D = tuple(float(d) for d in coefficients)
-    if not any(D):
-        return "none", ()
     model, lengths = DISTORTION_COEFFICIENTS.get(name, (None, ()))
+    if not any(D) and model != "equidistant":  # whose zeros say r = f * theta
+        return "none", ()
     if model is None or len(D) not in lengths:
         raise MessageError(
             f"distortion model {name!r} with {len(D)} coefficients is unknown; there are {', '.join(DISTORTION_COEFFICIENTS)}, "

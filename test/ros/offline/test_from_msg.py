@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
+import zlib
 from typing import Any
 
 import cv2
@@ -173,6 +175,17 @@ def test_images_shorter_than_they_say_are_refused() -> None:
         rgb_from_any(dataclasses.replace(whole, height=0, width=0))
 
 
+@pytest.mark.parametrize(
+    ("encoding", "width", "height"),
+    [(encoding, 5, 4) for encoding in ("yuv422", "uyvy", "yuv422_yuy2", "yuyv", "nv12", "nv21")] + [("nv12", 4, 5), ("nv21", 4, 5)],
+)
+def test_odd_sizes_are_refused_where_pixels_share_their_chroma(encoding: str, width: int, height: int) -> None:
+    layout = LAYOUTS[encoding]
+    odd = image(np.zeros((height * layout.rows_per_2_rows // 2, width * layout.channels), np.uint8), encoding, height, width)
+    with pytest.raises(MessageError, match=rf"{encoding} image of {width}x{height}.*even width and height"):
+        rgb_from_any(odd)
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_compressed_pictures(suffix: str) -> None:
     picture = smooth_picture()
@@ -193,6 +206,27 @@ def test_cut_off_pictures_are_refused(suffix: str, keep: float) -> None:
     data = cv2.imencode(suffix, noisy_picture())[1].tobytes()
     with pytest.raises(MessageError, match="corrupt or cut off"):
         rgb_from_any(compressed(data[: int(len(data) * keep)]))
+
+
+def with_size(coded: bytes, width: int, height: int) -> bytes:
+    """A JPEG or PNG whose header says another size than it has."""
+    changed = bytearray(coded)
+    if coded.startswith(b"\x89PNG"):
+        changed[16:24] = struct.pack(">II", width, height)
+        changed[29:33] = struct.pack(">I", zlib.crc32(changed[12:29]))
+    else:
+        frame = coded.index(b"\xff\xc0")  # baseline: length (2), precision (1), height, width
+        changed[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("size", [(30_000, 40_000), (65_535, 65_535), (0, H)])
+def test_sizes_that_no_picture_has_are_refused(suffix: str, size: tuple[int, int]) -> None:
+    data = cv2.imencode(suffix, noisy_picture())[1].tobytes()
+    assert rgb_from_any(compressed(with_size(data, W, H))).shape == (H, W, 3)
+    with pytest.raises(MessageError, match="corrupt or cut off"):
+        rgb_from_any(compressed(with_size(data, *size)))
 
 
 def test_other_compressed_data_is_refused() -> None:
@@ -227,6 +261,15 @@ def test_distortion_models(name: str, count: int, model: str) -> None:
     found = calibration_from_msg(camera_info(K, W, H, distortion_model=name, d=np.full(count, 0.01)))
     assert found is not None
     assert (found.distortion_model, len(found.D)) == (model, count)
+
+
+@pytest.mark.parametrize("name", ["equidistant", "fisheye"])
+def test_an_ideal_fisheye_is_no_pinhole(name: str) -> None:
+    found = calibration_from_msg(camera_info(K, W, H, distortion_model=name, d=np.zeros(4)))
+    assert found is not None
+    assert (found.distortion_model, found.D) == ("equidistant", (0.0,) * 4)
+    with pytest.raises(MessageError, match=f"'{name}' with 0 coefficients"):
+        calibration_from_msg(camera_info(K, W, H, distortion_model=name, d=np.zeros(0)))
 
 
 def test_no_distortion_needs_no_model() -> None:

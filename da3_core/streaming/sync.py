@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 from da3_core.config import RigConfig
 from da3_core.streaming.clock import is_restart
 
-KEPT_FRAMES = 30  # of each camera, at most
+KEPT_FRAMES = 30  # of each camera but the anchor, at most
 SILENT_NS = 1_000_000_000  # a camera that was not heard of for so long is not waited for
 
 
@@ -39,12 +39,12 @@ class Synchronizer(Generic[StampedT]):
         self._anchor = config.anchor_camera or cameras[0]
         if self._anchor not in cameras:
             raise ValueError(f"anchor camera {self._anchor!r} is none of {', '.join(cameras)}")
-        self._cameras = [self._anchor, *(camera for camera in cameras if camera != self._anchor)]
+        self._others = [camera for camera in cameras if camera != self._anchor]
         self._tolerance_ns = round(1e9 * config.max_camera_time_diff_s)
         self.reset()
 
     def reset(self) -> None:
-        self._kept: dict[str, deque[StampedT]] = {camera: deque(maxlen=KEPT_FRAMES) for camera in self._cameras}
+        self._kept: dict[str, deque[StampedT]] = {camera: deque(maxlen=KEPT_FRAMES) for camera in self._others}
         self._last_ns: dict[str, int] = {}
         self._waiting: StampedT | None = None  # the anchor's newest, until its set is complete
 
@@ -59,7 +59,8 @@ class Synchronizer(Generic[StampedT]):
             self.reset()
         if not self._last_ns:
             self._before_ns = frame.stamp_ns - self._tolerance_ns - 1  # when cameras that were not heard of yet count as heard
-        self._kept[frame.camera].append(frame)
+        if frame.camera != self._anchor:
+            self._kept[frame.camera].append(frame)
         self._last_ns[frame.camera] = frame.stamp_ns
         sets = []
         if frame.camera == self._anchor:
@@ -74,12 +75,12 @@ class Synchronizer(Generic[StampedT]):
         if self._waiting is None:
             return []
         anchor, self._waiting = self._waiting, None
-        near = (self._take_nearest(camera, anchor.stamp_ns) for camera in self._cameras[1:])
+        near = (self._take_nearest(camera, anchor.stamp_ns) for camera in self._others)
         return [[anchor, *(frame for frame in near if frame is not None)]]
 
     def _may_improve(self, anchor: StampedT) -> bool:
         newest_ns = max(self._last_ns.values())
-        heard_ns = [self._last_ns.get(camera, self._before_ns) for camera in self._cameras[1:]]
+        heard_ns = [self._last_ns.get(camera, self._before_ns) for camera in self._others]
         return any(last_ns < anchor.stamp_ns and newest_ns - last_ns < SILENT_NS for last_ns in heard_ns)
 
     def _take_nearest(self, camera: str, stamp_ns: int) -> StampedT | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 
 import pytest
@@ -74,6 +75,25 @@ def test_memory_is_bounded_while_the_anchor_is_silent() -> None:
     rig = Synchronizer(RIG, ["a", "b"])
     pushed(rig, *(("b", k) for k in range(10_000)))
     assert len(rig._kept["b"]) < 100
+
+
+@pytest.mark.parametrize("cameras", [["a"], ["a", "b"]])
+def test_images_of_the_anchor_are_kept_no_longer_than_their_set_is_waited_for(cameras: list[str]) -> None:
+    rig = Synchronizer(RIG, cameras)
+    alive: weakref.WeakSet[Stamped] = weakref.WeakSet()
+    for k in range(50):
+        frame = Stamped("a", 100 * k * MS)
+        alive.add(frame)
+        rig.push(frame)
+    del frame
+    assert {kept.stamp_ns for kept in alive} <= {4900 * MS}
+    rig.flush()
+    assert not alive
+
+
+def test_a_camera_that_is_none_of_the_rig_is_refused() -> None:
+    with pytest.raises(KeyError):
+        Synchronizer(RIG, ["a", "b"]).push(Stamped("c", 0))
 
 
 def test_an_anchor_that_is_no_camera_is_refused() -> None:

@@ -21,9 +21,10 @@ from da3_core import Engine, Frame, FrameResult, ModelConfig, StaleStamp, Stream
 from ..from_msg import StampedTransform
 from ..to_msg import OutputConfig, StreamCounts
 from ..view import RerunRecording
-from .files import SUMMARY, DatasetFolder, TrajectoryFile, new_bag, new_file, new_folder
+from .files import SUMMARY, DatasetFolder, TrajectoryFile, new_bag, new_file, new_folder, summary_path
 from .measured import MeasuredDepth
 from .overlap import consumed, made_ahead
+from .places import Place, refuse_places
 from .plan import SourceOptions, make_plan, output_transforms
 from .recording import BagError, DamagedError, Recording
 from .source import Carried, FrameSource
@@ -57,12 +58,12 @@ class BagJob:
     model: ModelConfig = field(default_factory=ModelConfig)  # what the engine was made of, for the summary
 
     def refuse_places(self) -> None:
-        """Raises BagError when an output is there already, or would fall on the input."""
-        for path in (self.output, self.trajectory, self.rerun, self.dataset):
-            if path is not None and path.exists() and not self.force:
-                raise BagError(f"{path} exists; --force replaces it")
-        if self.input.resolve() in (self.output.resolve(), *self.output.resolve().parents):
-            raise BagError(f"{self.output} would replace or grow into the input; take another place")
+        """Raises BagError when an output would fall on the input or another output, or is there and not to be replaced."""
+        is_file = self.output.suffix == ".mcap"
+        bag = [Place(self.output), Place(summary_path(self.output))] if is_file else [Place(self.output, "bag")]
+        files = [Place(path) for path in (self.trajectory, self.rerun) if path is not None]
+        datasets = [Place(self.dataset, "data set")] if self.dataset is not None else []
+        refuse_places(self.input, [*bag, *files, *datasets], self.force)
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def test_what_is_no_bag_is_refused(tmp_path: Path, out: Path, run: Run, content:
 
 def test_an_existing_output_is_refused_and_untouched_without_force(tmp_path: Path, out: Path, run: Run) -> None:
     bag = bags.write_ros2(tmp_path / "in", bags.robot(FRAMES))
-    out.mkdir()
+    bags.write_ros2(out, bags.camera(1))
     (out / "mine").write_text("precious")
     with pytest.raises(BagError, match="--force"):
         run(bag, out)
@@ -126,11 +126,102 @@ def test_an_existing_output_is_refused_and_untouched_without_force(tmp_path: Pat
     assert not (out / "mine").exists()
 
 
-def test_the_input_is_never_the_output(tmp_path: Path, run: Run) -> None:
-    bag = bags.write_ros2(tmp_path / "in", bags.robot(FRAMES))
-    for output in (bag, bag / "out"):
-        with pytest.raises(BagError, match="another place"):
-            run(bag, output, force=True)
+def refuse(input: Path, output: Path, complaint: str, **job: Any) -> None:
+    with pytest.raises(BagError, match=complaint):
+        BagJob(input, output, force=True, **job).refuse_places()
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """Never read: whether it can be is asked later."""
+    path = tmp_path / "recs" / "drive" / "drive_0.mcap"
+    path.parent.mkdir(parents=True)
+    path.write_text("precious")
+    (path.parent / "metadata.yaml").touch()
+    return path
+
+
+PLACES = ("output", "trajectory", "rerun", "dataset")
+
+
+@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("where", ["recs", "recs/drive", "recs/drive/drive_0.mcap", "recs/drive/new", "elsewhere/../recs"])
+def test_no_output_is_the_input_or_holds_it_or_lies_in_it(tmp_path: Path, recording: Path, name: str, where: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    refuse(recording.parent, complaint="the input .*another place", **({"output": tmp_path / "out"} | {name: tmp_path / where}))
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_links_to_the_input_are_the_input(tmp_path: Path, recording: Path, name: str) -> None:
+    links = {tmp_path / "drive_link": recording.parent, tmp_path / "recs_link": recording.parents[1], tmp_path / "file_link": recording}
+    for link, target in links.items():
+        link.symlink_to(target)
+    for link in links:
+        refuse(recording, complaint="another place", **({"output": tmp_path / "out"} | {name: link}))
+    through = tmp_path / "recs_link" / "drive"
+    refuse(through, complaint="another place", **({"output": tmp_path / "out"} | {name: recording.parents[1]}))
+
+
+def test_what_a_file_of_the_input_links_to_is_the_input(tmp_path: Path, recording: Path) -> None:
+    recording.rename(tmp_path / "disk.mcap")
+    recording.symlink_to(tmp_path / "disk.mcap")
+    refuse(recording.parent, tmp_path / "disk.mcap", "another place")
+
+
+def test_an_output_beside_the_input_is_not_on_it(tmp_path: Path, recording: Path) -> None:
+    BagJob(recording, recording.with_name("path"), trajectory=tmp_path / "recs" / "drive.tum").refuse_places()
+    BagJob(recording.parent, tmp_path / "recs" / "drive2").refuse_places()
+
+
+@pytest.mark.parametrize(
+    ("places", "complaint"),
+    [
+        ({"trajectory": "out/path.tum"}, "out and .*out/path.tum would fall on each other"),
+        ({"rerun": "out/view.rrd"}, "out and .*view.rrd"),
+        ({"dataset": "out/data"}, "out and .*data"),
+        ({"output": "data/out", "dataset": "data"}, "out and .*data"),
+        ({"trajectory": "path", "rerun": "path"}, "path and .*path"),
+        ({"trajectory": "data/path.tum", "dataset": "data"}, "path.tum and .*data"),
+        ({"output": "out.mcap", "trajectory": "out.summary.json"}, "out.summary.json and"),
+    ],
+)
+def test_outputs_do_not_fall_on_each_other(tmp_path: Path, recording: Path, places: dict[str, str], complaint: str) -> None:
+    paths = {name: tmp_path / where for name, where in ({"output": "out"} | places).items()}
+    refuse(recording, complaint=complaint, **paths)
+
+
+def test_force_replaces_only_what_looks_like_the_output(tmp_path: Path, recording: Path) -> None:
+    for kind, mark in ("bag", "metadata.yaml"), ("data", "rgb.txt"), ("other", "mine"):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / mark).touch()
+    bag, data, other, new, empty = (tmp_path / name for name in ("bag", "data", "other", "new", "empty"))
+    empty.mkdir()
+    for path in (data, other):
+        refuse(recording, path, "is no bag, it has no metadata.yaml.*remove it or take another place")
+    for path in (bag, other):
+        refuse(recording, new, "is no data set, it has no rgb.txt", dataset=path)
+    for path in (bag, empty):
+        refuse(recording, new, "is a directory, where a file goes", trajectory=path)
+        refuse(recording, new, "is a directory, where a file goes", rerun=path)
+    BagJob(recording, bag, dataset=data, force=True).refuse_places()
+    BagJob(recording, empty, force=True).refuse_places()
+    BagJob(recording, new, dataset=empty, force=True).refuse_places()
+
+
+def test_the_summary_of_an_output_that_is_one_file_is_an_output(tmp_path: Path, recording: Path) -> None:
+    (tmp_path / "out.summary.json").write_text("of an earlier run")
+    with pytest.raises(BagError, match=r"out.summary.json exists; --force replaces it"):
+        BagJob(recording, tmp_path / "out.mcap").refuse_places()
+    BagJob(recording, tmp_path / "out.mcap", force=True).refuse_places()
+
+
+def test_refusing_comes_before_anything_is_written(tmp_path: Path, run: Run) -> None:
+    bag = bags.write_ros2(tmp_path / "recs" / "drive", bags.robot(FRAMES))
+    before = sorted(tmp_path.rglob("*"))
+    for places in ({"output": tmp_path / "recs"}, {"trajectory": next(bag.glob("*.mcap"))}, {"dataset": tmp_path / "new" / "data"}):
+        with pytest.raises(BagError, match="place"):
+            run(bag, **({"output": tmp_path / "new"} | places), force=True)
+    assert sorted(tmp_path.rglob("*")) == before
     assert len(read_mcap(bag)["/front/image_raw"]) == FRAMES
 
 

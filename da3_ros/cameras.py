@@ -43,6 +43,7 @@ class CameraInput:
         self.lacks = NO_INFO
         self._node, self._common, self._on_image = node, common, on_image
         self._image_topic = config.image_topic or f"{name}/image_raw"
+        self._uncalibrated = f"camera_info holds no calibration ({'P' if common.rectified else 'K'} is 0)"
         self._image_subscription: Any = None
         self._last_info: tuple[Any, ...] | None = None
         self._info_subscription = self._subscribe(CameraInfo, config.camera_info_topic or f"{name}/camera_info", self._on_info)
@@ -81,6 +82,6 @@ class CameraInput:
         try:
             self.calibration = calibration_from_msg(msg, self._common.rectified)
         except MessageError as error:
-            self.lacks = str(error)
+            self.calibration, self.lacks = None, str(error)
         else:
-            self.lacks = ""
+            self.lacks = self._uncalibrated if self.calibration is None else ""

@@ -168,6 +168,13 @@ def test_a_calibration_that_nobody_knows(patient: Patient) -> None:
     patient.recovers()
 
 
+def test_a_camera_that_is_not_calibrated(patient: Patient) -> None:
+    info = r.camera_info(patient.number, "camera", np.zeros((3, 3)))
+    text = "camera_info holds no calibration (K is 0): images are dropped"
+    patient.drive_until(lambda: patient.robot.send_info("camera", info) or patient.complains("camera camera", ERROR, text), info=False)
+    patient.recovers()
+
+
 def test_an_engine_that_goes_on_failing_is_built_anew(patient: Patient) -> None:
     patient.node.inject("build_fails")
     patient.node.inject("fail")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.srv import GetParameters
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+
+from da3_ros.cameras import CameraInput
+from da3_ros.settings import CameraConfig, NodeConfig
 
 StartNode = Callable[..., Any]
 
@@ -142,6 +146,21 @@ def test_camera_info_may_come_late_and_change(robot: r.Robot) -> None:
     robot.wait_for(lambda: r.number_of(infos[-1]) >= 14)
     assert infos[-1].k[0] == pytest.approx(130.0 / 2, rel=1e-3)
     assert "calibration changed" in robot.node_log()
+
+
+@pytest.mark.parametrize(("rectified", "matrix"), [(False, "K"), (True, "P")])
+def test_a_camera_info_without_a_calibration_lacks_one(rectified: bool, matrix: str) -> None:
+    told: list[Callable[[CameraInfo], None]] = []
+    listener = SimpleNamespace(create_subscription=lambda kind, topic, callback, *_, **__: told.append(callback))
+    camera = CameraInput(listener, "camera", CameraConfig(), NodeConfig(rectified=rectified), print)
+    for info, lacks in (
+        (r.camera_info(0, "camera"), ""),
+        (r.camera_info(0, "camera", np.zeros((3, 3))), f"camera_info holds no calibration ({matrix} is 0)"),
+        (r.camera_info(0, "camera", np.full((3, 3), np.nan)), "camera_info holds values that are not finite"),
+        (r.camera_info(0, "camera"), ""),
+    ):
+        told[0](info)
+        assert (camera.calibration is None, camera.lacks) == (bool(lacks), lacks)
 
 
 def test_a_pose_that_comes_late_is_waited_for_and_blocks_nobody(robot: r.Robot) -> None:

@@ -117,7 +117,7 @@ class ScaleConfig:
     memory: float = setting(0.5, "weight of the past in the running scale; 0 takes every window's own", range=(0.0, 0.999))
     unknown: str = setting(
         "drop",
-        "depth while no metre is known: all NaN (drop), or in the network's units (relative)",
+        "while no metre is known: depth is NaN and poses are not estimated (drop), or both are in the network's units (relative)",
         choices=("drop", "relative"),
     )
 

@@ -22,6 +22,7 @@ Uint8Array = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
 
 Mode = Literal["posed", "unposed", "metric"]
+World = Literal["given", "own"]  # that of the poses which frames came with, or one that begins with the first view's camera
 DistortionModel = Literal["none", "plumb_bob", "rational_polynomial", "equidistant"]
 
 
@@ -167,8 +168,8 @@ class ScaleEstimate:
 class FrameResult:
     """One image's placed prediction: depth in metres, NaN where unknown.
 
-    While no metre is known (`scale.is_metric` is false) depth is all NaN, or in the units that `scale` tells when the setting
-    `scale.unknown` asks for it; a pose that is not given but estimated is then in those units, too.
+    While no metre is known (`scale.is_metric` is false) depth is all NaN and there is no pose but a given one; or both are in the units
+    that `scale` tells, when the setting `scale.unknown` asks for it.
     """
 
     camera: str
@@ -178,12 +179,13 @@ class FrameResult:
     confidence: Float32Array | None  # (H, W)
     image: Uint8Array  # (H, W, 3) RGB, rectified, pixel-aligned with depth_m
     K: Float64Array  # (3, 3), of depth_m, first pixel's centre at (0, 0) as ROS has it
-    T_world_cam: Float64Array | None  # (4, 4), metres
+    T_world_cam: Float64Array | None  # (4, 4), in metres and in `world`; None while that is not known
     mode: Mode
     mode_reason: str
     scale: ScaleEstimate
     window_views: int
     timings_s: Mapping[str, float] = field(default_factory=dict)
+    world: World = "given"
     events: tuple[str, ...] = ()  # what happened on the way that its reader should hear of: resets, poses that were refused
 
 

@@ -46,7 +46,7 @@ class LiveRun:
         self._parameters, self._poses, self._health, self._recorder = parameters, poses, health, recorder
         self._publish, self._on_failure = publish, on_failure
         self._camera_names = list(cameras)
-        self._anchor = parameters.stream.rig.anchor_camera or self._camera_names[0]
+        self._anchor = parameters.anchor_camera
         self._received_s = dict.fromkeys(self._camera_names, time.monotonic())
         self._last_stamp_ns: dict[str, int] = {}
         self._reset_asked = False
@@ -78,7 +78,7 @@ class LiveRun:
         is_same_rig = parameters.stream.rig == self._parameters.stream.rig
         self._parameters = parameters
         if not is_same_rig:
-            self._anchor = parameters.stream.rig.anchor_camera or self._camera_names[0]
+            self._anchor = parameters.anchor_camera
             self._synchronizer = self._make_synchronizer()
 
     def reset(self) -> None:
@@ -102,7 +102,7 @@ class LiveRun:
         """The configured camera triggers; while it is silent, one that is not."""
         self._received_s[arrival.camera] = arrival.received_s
         since_s = arrival.received_s - self._parameters.node.silent_after_s
-        configured = self._parameters.stream.rig.anchor_camera or self._camera_names[0]
+        configured = self._parameters.anchor_camera
         anchor = next(camera for camera in (configured, self._anchor, arrival.camera) if self._received_s[camera] >= since_s)
         if anchor != self._anchor:
             self._health.note(f"camera {anchor} triggers now, {self._anchor} " + ("is silent" if anchor != configured else "no more"))

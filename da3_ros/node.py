@@ -230,9 +230,9 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         transforms = make_transforms(self, config, self._on_transforms)
         entities.callback(transforms.close)
         if node.pose_source == "tf":
-            return TfPoses(transforms, node.world_frame)
+            return TfPoses(transforms, self._settings.world_frame)
         T_base_cam = {name: rigid_from_text(camera.extrinsics) for name, camera in self._settings.cameras.items() if camera.extrinsics}
-        poses = OdometryPoses(transforms, node.world_frame, T_base_cam, config)
+        poses = OdometryPoses(transforms, self._settings.world_frame, T_base_cam, config)
         qos = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)  # which takes from every publisher
         subscription = self.create_subscription(
             Odometry, node.odometry_topic, lambda msg: self._on_odometry(poses, msg), qos, qos_overriding_options=OVERRIDABLE

@@ -14,7 +14,7 @@ from da3_core import Calibration, Engine, Float64Array, Frame, FrameResult, Stal
 
 from .diagnostics import Health, Level
 from .from_msg import MessageError
-from .poses import Poses
+from .poses import Poses, in_given_world
 from .settings import Parameters
 from .tf_tree import TransformError
 
@@ -51,6 +51,11 @@ class CameraState(Protocol):
 
 NO_METRES = "no metre is known, so depth is NaN: it takes a camera that moves and poses, or a metric model, or scale.unknown: relative"
 
+NO_WORLD = (
+    "no given pose could be used yet, so there is none in the world frame; mode.mode unposed uses none: pose_source: none gives poses in a "
+    "world of their own"
+)
+
 
 class EngineBrokenError(Exception):
     """The engine failed so often that it must be built anew."""
@@ -74,7 +79,6 @@ class Pipeline:
         self._full_views = parameters.stream.window.views
         self._widen_at_s = math.inf  # monotonic
         self._failures = 0
-        self._knows_world = False
 
     def process(self, arrivals: Sequence[Arrival]) -> list[FrameResult]:
         """Results of one synchronised set; fewer than images where some cannot be used.
@@ -91,7 +95,7 @@ class Pipeline:
         except Exception as error:  # whatever an engine raises: the node must outlive it
             failure, lacks_memory = f"{type(error).__name__}: {error}", _is_lack_of_memory(error)
         else:
-            return self._succeeded(frames, results)
+            return self._succeeded(results)
         # Only here, behind the except block, is the memory free that the error's traceback held.
         if not (lacks_memory and self._narrow_window(failure, len(frames))):
             self._failed(failure, len(frames))
@@ -100,7 +104,6 @@ class Pipeline:
     def reset(self) -> None:
         """Begins a new run."""
         self._stream.reset()
-        self._knows_world = False
 
     def configure(self, parameters: Parameters) -> None:
         """Takes new settings, keeping the window and the scale; a window that had to shrink stays as it is."""
@@ -118,7 +121,7 @@ class Pipeline:
             self._health.drop("unusable image")
             return self._register([frame for frame in frames if frame.camera != error.camera])
 
-    def _succeeded(self, frames: Sequence[Frame], results: Sequence[FrameResult]) -> list[FrameResult]:
+    def _succeeded(self, results: Sequence[FrameResult]) -> list[FrameResult]:
         if not results:
             return []
         self._failures = 0
@@ -129,20 +132,13 @@ class Pipeline:
             self._health.clear("scale")
         else:
             self._health.raise_fault("scale", NO_METRES)
-        return self._in_given_world(frames, results)
-
-    def _in_given_world(self, frames: Sequence[Frame], results: Sequence[FrameResult]) -> list[FrameResult]:
-        """Where poses are given at all, those of the first images without one would be in a world of their own: they are left out."""
         if self._node.pose_source == "none":
             return list(results)
-        given = {frame.camera for frame in frames if frame.T_world_cam is not None}
-        self._knows_world = self._knows_world or bool(given)
-        return [
-            result
-            if result.camera in given or (self._knows_world and result.scale.is_metric)
-            else dataclasses.replace(result, T_world_cam=None)
-            for result in results
-        ]
+        if any(result.world == "own" for result in results):
+            self._health.raise_fault("world", NO_WORLD)
+        else:
+            self._health.clear("world")
+        return in_given_world(results)
 
     def _usable_frame(self, arrival: Arrival) -> Frame | None:
         camera = self._cameras[arrival.camera]

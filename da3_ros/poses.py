@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from da3_core import Float64Array, PoseBuffer, PoseConfig, rotation_from_quaternion
+from da3_core import Float64Array, FrameResult, PoseBuffer, PoseConfig, rotation_from_quaternion
 
 from .from_msg import MessageError, transform_from_odometry
 from .tf_tree import TransformError
@@ -108,8 +109,15 @@ class OdometryPoses:
         return np.asarray(T_world_base @ T_base_cam)
 
     def forget_other_runs(self, stamp_ns: int) -> None:
-        """Odometry forgets by itself, with its first message of the new run."""
+        """Odometry, too, which else forgets with its first message of the new run only."""
+        with self._lock:
+            self._T_world_base.forget_other_runs(stamp_ns)
         self._transforms.forget_other_runs(stamp_ns)
+
+
+def in_given_world(results: Sequence[FrameResult]) -> list[FrameResult]:
+    """Without the poses of those that are in a world of their own, while none that was given could be used."""
+    return [result if result.world == "given" else dataclasses.replace(result, T_world_cam=None) for result in results]
 
 
 def rigid_from_text(text: str) -> Float64Array:

@@ -72,11 +72,11 @@ class Publishers:
 
         Every message bears its own image's stamp.
         """
-        types, world = self._types, parameters.node.world_frame
+        types, world = self._types, parameters.world_frame
         for result in results:
             self._publish_camera(self._cameras[result.camera], result, parameters)
         anchor = results[0]
-        if anchor.T_world_cam is not None:
+        if anchor.camera == parameters.anchor_camera and anchor.T_world_cam is not None:
             _offer(self._odometry, lambda: odometry(types, anchor, world, parameters.output.child_suffix))
         self._broadcast(results, parameters)
         latency_s = time.monotonic() - received_s
@@ -104,12 +104,12 @@ class Publishers:
             _offer(topics.confidence, lambda: confidence_image(types, result))
         _offer(topics.points, lambda: self._point_cloud(types, result, output.cloud))
         if result.T_world_cam is not None:
-            _offer(topics.pose, lambda: pose_stamped(types, result, parameters.node.world_frame))
+            _offer(topics.pose, lambda: pose_stamped(types, result, parameters.world_frame))
 
     def _broadcast(self, results: Sequence[FrameResult], parameters: Parameters) -> None:
         placed = [result for result in results if result.T_world_cam is not None]
         if placed and parameters.node.publish_tf:
-            world, suffix = parameters.node.world_frame, parameters.output.child_suffix
+            world, suffix = parameters.world_frame, parameters.output.child_suffix
             self._broadcaster.sendTransform([pose_transform(self._types, result, world, suffix) for result in placed])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from da3_core import ModelConfig, StreamConfig, replace_setting, setting, settings
 
-from .to_msg import OutputConfig
+from .to_msg import OWN_WORLD, OutputConfig
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,9 @@ class NodeConfig:
     rectified: bool = setting(False, "images are rectified already: camera_info's P holds, K and D do not", read_only=True)
     require_camera_info: bool = setting(True, "drop a camera's images until its camera_info has come")
     pose_source: str = setting("tf", "where camera poses come from", choices=("tf", "odometry", "none"), read_only=True)
-    world_frame: str = setting("odom", "frame of poses, odometry and clouds; must not move with the robot", read_only=True)
+    world_frame: str = setting(
+        "", "frame of poses and odometry, which must not move with the robot; empty: odom, or da3_world without a pose_source", read_only=True
+    )
     odometry_topic: str = setting("odom", "nav_msgs/Odometry, read when pose_source is odometry", read_only=True)
     pose_timeout_s: float = setting(0.2, "an image waits this long for its pose, then goes without", range=(0.0, 5.0), read_only=True)
     publish_tf: bool = setting(True, "publish our camera poses as own frames in TF")
@@ -66,6 +68,16 @@ class Parameters:
         """Dotted name -> (field, value)."""
         cameras = {f"{name}.{key}": entry for name, camera in self.cameras.items() for key, entry in settings(camera).items()}
         return settings(self.node) | settings(self.model) | settings(self.stream) | settings(self.output, "output.") | cameras
+
+    @property
+    def world_frame(self) -> str:
+        """The frame that poses are in: where none are given it is no frame of the robot's."""
+        return self.node.world_frame or (OWN_WORLD if self.node.pose_source == "none" else "odom")
+
+    @property
+    def anchor_camera(self) -> str:
+        """The camera whose images make sets, and whose pose is the odometry."""
+        return self.stream.rig.anchor_camera or self.node.cameras[0]
 
     def with_setting(self, name: str, value: Any) -> Parameters:
         """A copy with one setting changed; raises ValueError with the reason when it may not have that value."""

@@ -8,7 +8,7 @@ from functools import reduce
 
 import numpy as np
 
-from da3_core import Float64Array, PoseBuffer, PoseConfig, StaleStamp, is_restart
+from da3_core import Float64Array, PoseBuffer, PoseConfig, StaleStamp
 
 from .from_msg import StampedTransform
 
@@ -62,9 +62,7 @@ class TransformTree:
     def forget_other_runs(self, stamp_ns: int) -> None:
         """Empties the moving edges whose poses lie far ahead of a clock that went back to `stamp_ns`; others are of the new run already."""
         for edge in self._edges.values():
-            with suppress(StaleStamp):  # a little ahead: of this run
-                if is_restart(edge.poses.newest_ns, stamp_ns, edge.child):
-                    edge.poses.clear()
+            edge.poses.forget_other_runs(stamp_ns)
 
     def ancestors(self, frame: str) -> list[str]:
         """`frame`, its parent, ... up to the root; raises TransformError for frames of two parents and for loops."""

@@ -18,6 +18,8 @@ from da3_core import Float32Array, Float64Array, FrameResult, K_from_ros, Uint8A
 
 POINT_DTYPE = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4"), ("confidence", "<f4")])
 POINT_FIELD_FLOAT32 = 7
+OWN_WORLD = "da3_world"  # frame of poses where none were given
+UNKNOWN_VARIANCE = 1e6  # zero is read as certain by filters that fuse odometry
 
 
 @dataclass(frozen=True)
@@ -181,10 +183,10 @@ def odometry(types: MessageTypes, result: FrameResult, world_frame: str, child_s
 
 
 def stamped_odometry(types: MessageTypes, stamp_ns: int, parent: str, child: str, T_parent_child: Float64Array) -> Any:
-    """nav_msgs/Odometry; covariances and twist are not estimated and stay 0."""
+    """nav_msgs/Odometry. Covariances are not estimated, which a large variance says; nor is the twist."""
     zero = types.message("geometry_msgs/msg/Vector3", x=0.0, y=0.0, z=0.0)
     twist = types.message("geometry_msgs/msg/Twist", linear=zero, angular=zero)
-    unknown = np.zeros(36, np.float64)
+    unknown = (UNKNOWN_VARIANCE * np.eye(6)).ravel()
     return types.message(
         "nav_msgs/msg/Odometry",
         header=header(types, stamp_ns, parent),

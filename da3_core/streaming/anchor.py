@@ -4,7 +4,7 @@ posed    poses are the given ones; depth takes the scale that the given camera m
 unposed  the window is joined to the world over the views that both know (`align.py`), and inherits their scale.
 metric   depth is metres already, up to the focal length; poses are the given ones, if any.
 
-The world is that of the given poses, or the first view's camera where none are known.
+The world is that of the given poses from the first one on that is trusted; until then, the first view's camera.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from da3_core.streaming.log_scale import LogScale
 from da3_core.streaming.placed import PlacedView, PlacedViews
 from da3_core.streaming.predicted import Choice, PredictedWindow, there
 from da3_core.streaming.scale import RunningScale, baselines_measured, parallax_measured
-from da3_core.types import CANONICAL_FOCAL_PX, EngineKind, ScaleEstimate, ScaleSource, View
+from da3_core.types import CANONICAL_FOCAL_PX, EngineKind, ScaleEstimate, ScaleSource, View, World
 
 METRIC_LOG_SIGMA = 0.05  # of its scale, from window to window
 METRIC_BIAS = 0.1  # of a metric network's scale
@@ -38,6 +38,8 @@ class Placement:
     T_world_cam: Tensor | None  # (4, 4) float64
     K: Tensor  # (3, 3) float64, of the network's image
     scale: ScaleEstimate
+    is_given: bool = True  # the pose, if there is one
+    world: World = "given"
 
 
 class Anchor:
@@ -46,6 +48,7 @@ class Anchor:
     def __init__(self, kind: EngineKind, config: ScaleConfig) -> None:
         self._kind, self._config = kind, config
         self._scale = RunningScale(config)
+        self._world: World = "own"
         self._last_T_world_cam: dict[str, Tensor] = {}  # by camera
         self._placed: dict[int, PlacedView] = {}
 
@@ -62,6 +65,7 @@ class Anchor:
     def reset(self) -> None:
         """Another run: nothing of the last one holds."""
         self._scale.reset()
+        self._world = "own"
         self._last_T_world_cam.clear()
         self._placed.clear()
 
@@ -84,10 +88,13 @@ class Anchor:
         if not bool(window.T_window_cam.isfinite().all()):  # a nested network that sees sky only, a half-precision one that overflowed
             return [_nowhere(window, index) for index in newest]
         self._step_scale(window)
+        self._enter_given_world(window)
         T_world_cam = self._cameras(window)
         scale = self._scale.estimate
         self._remember(window, T_world_cam)
-        return [Placement(_scaled(window.depth(i), scale), T_world_cam[i], window.K(i), scale) for i in newest]
+        return [
+            Placement(_scaled(window.depth(i), scale), T_world_cam[i], window.K(i), scale, i in window.given, self._world) for i in newest
+        ]
 
     def _needs_chain(self, views: Sequence[View], choice: Choice) -> bool:
         if choice.mode == "metric" or self._kind in ("mono", "metric"):
@@ -116,6 +123,13 @@ class Anchor:
     def _chained(self, window: PredictedWindow) -> LogScale | None:
         shared = [i for i in window.wanted[window.newest :] if window.views[i].id in self._placed]
         return scale_from_depth([self._placed[window.views[i].id] for i in shared], [window.samples(i) for i in shared])
+
+    def _enter_given_world(self, window: PredictedWindow) -> None:
+        """With the first given pose; what was placed before is in another world."""
+        if window.given and self._world == "own":
+            self._world = "given"
+            self._placed.clear()
+            self._last_T_world_cam.clear()
 
     def _cameras(self, window: PredictedWindow) -> Tensor:
         """T_world_cam (N, 4, 4): as given where that is trusted; the others joined to those, and to the places they had before."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from contextlib import suppress
 
 import numpy as np
 import torch
 
 from da3_core.config import PoseConfig
 from da3_core.geometry.rigid import interpolate_rigid
-from da3_core.streaming.clock import is_restart
+from da3_core.streaming.clock import StaleStamp, is_restart
 from da3_core.types import Float64Array
 
 MAX_ORTHOGONALITY_ERROR = 1e-3  # of a rotation: more is no rotation
@@ -61,6 +62,12 @@ class PoseBuffer:
     def newest_ns(self) -> int | None:
         """A stamp beyond this one may still become known: wait for it."""
         return self._stamps_ns[-1] if self._stamps_ns else None
+
+    def forget_other_runs(self, stamp_ns: int) -> None:
+        """Empties the buffer when it reaches far beyond a clock that went back to `stamp_ns`; else it is of the new run already."""
+        with suppress(StaleStamp):  # a little beyond: of this run
+            if is_restart(self.newest_ns, stamp_ns, "pose"):
+                self.clear()
 
     def clear(self) -> None:
         self._stamps_ns.clear()

@@ -20,7 +20,7 @@ from da3_core.streaming.filters import without_untrusted
 from da3_core.streaming.mode import ModeChooser
 from da3_core.streaming.predicted import PredictedWindow
 from da3_core.streaming.window import Window
-from da3_core.types import Engine, Float32Array, Frame, FrameResult, View
+from da3_core.types import Engine, Float32Array, Float64Array, Frame, FrameResult, View
 
 
 class Stream:
@@ -119,19 +119,28 @@ class Stream:
             confidence=None if confidence is None else rectifier.output_confidence(confidence),
             image=seen.output_image,
             K=ros_from_K(torch.from_numpy(rectifier.output_K(placement.K.numpy()))).numpy(),
-            T_world_cam=None if placement.T_world_cam is None else placement.T_world_cam.numpy().copy(),
+            T_world_cam=self._published_pose(placement),
             mode=window.choice.mode,
             mode_reason=window.choice.reason,
             scale=placement.scale,
             window_views=len(window.views),
+            world=placement.world,
         )
 
     def _published(self, placement: Placement, confidence: Float32Array | None, sky: Float32Array | None) -> Float32Array:
         """Depth at the network's size, NaN where a setting does not want it."""
         depth = placement.depth.float().numpy()
-        if not placement.scale.is_metric and self._config.scale.unknown == "drop":
+        if not self._has_wanted_units(placement):
             return np.full_like(depth, np.nan)
         return without_untrusted(depth, confidence, sky, self._config.filter)
+
+    def _published_pose(self, placement: Placement) -> Float64Array | None:
+        if placement.T_world_cam is None or not (placement.is_given or self._has_wanted_units(placement)):
+            return None
+        return placement.T_world_cam.numpy().copy()
+
+    def _has_wanted_units(self, placement: Placement) -> bool:
+        return placement.scale.is_metric or self._config.scale.unknown == "relative"
 
 
 def _numpy(image: Tensor | None) -> Float32Array | None:

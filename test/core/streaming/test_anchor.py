@@ -94,12 +94,45 @@ def test_cameras_of_a_rig_without_poses_find_their_place_by_the_one_that_has_one
         np.testing.assert_allclose(results[0].T_world_cam, poses["left"], atol=1e-12)
         for result in results[1:]:
             true = poses[result.camera]
-            np.testing.assert_allclose(result.T_world_cam[:3, :3], true[:3, :3], atol=0.02)
+            assert (result.T_world_cam is not None) == result.scale.is_metric
             if result.scale.is_metric:
                 metric += 1
+                np.testing.assert_allclose(result.T_world_cam[:3, :3], true[:3, :3], atol=0.02)
                 assert np.linalg.norm(result.T_world_cam[:3, 3] - true[:3, 3]) < 0.3
                 assert np.nanmedian(result.depth_m / room.depth(true).numpy()) == pytest.approx(1, abs=0.15)
     assert metric >= 18
+
+
+@pytest.mark.parametrize("unknown", ["drop", "relative"])
+def test_poses_that_come_late_begin_a_world_in_which_nothing_of_the_one_before_is_left(room, unknown: str) -> None:
+    """Ten images without poses, far from the origin of those that come then, and no more of them after ten others."""
+    path = [room.pose(x=2, y=0.4, z=-3 + 0.08 * k, yaw_deg=50 + k) for k in range(30)]
+    given = [None] * 10 + path[10:20] + [None] * 10
+    drive = room.drive(room.Engine(), path, given, room.configured(scale=ScaleConfig(unknown=unknown)))
+    assert [result.world for result in drive.results] == ["own"] * 10 + ["given"] * 20
+    assert [result.T_world_cam is None for result in drive.results[:10]] == [unknown == "drop"] * 10
+    for k, result in enumerate(drive.results[10:], 10):
+        np.testing.assert_allclose(result.T_world_cam, path[k], atol=1e-12 if k < 20 else 0.15)
+
+
+def test_cameras_without_poses_are_joined_to_the_first_given_one_and_to_nothing_before_it(room) -> None:
+    engine = room.Engine()
+    stream = Stream(engine, room.configured(scale=RELATIVE))
+    for k in range(12):
+        poses = {camera: room.pose(x=x, z=0.08 * k, yaw_deg=50) for camera, x in (("left", -0.3), ("right", 0.3))}
+        given = {"left": poses["left"]} if k >= 10 else {}
+        results = stream.register([room.frame(engine, k, T, given.get(camera), camera) for camera, T in poses.items()])
+        assert {result.world for result in results} == {"given" if given else "own"}
+        if given:
+            np.testing.assert_allclose(results[1].T_world_cam[:3, :3], poses["right"][:3, :3], atol=0.06)
+
+
+def test_poses_that_are_not_to_be_used_name_no_world(room) -> None:
+    path = [room.pose(x=2, z=-3 + 0.08 * k) for k in range(10)]
+    config = room.configured(mode=ModeConfig(mode="unposed"), scale=RELATIVE)
+    drive = room.drive(room.Engine(), path, path, config)
+    assert {result.world for result in drive.results} == {"own"}
+    np.testing.assert_allclose(drive.results[0].T_world_cam, np.eye(4), atol=1e-9)
 
 
 def test_poses_without_calibration_do_not_condition_but_place_and_scale(room) -> None:

@@ -67,6 +67,14 @@ def test_a_stamp_that_goes_back_is_refused_and_a_clock_that_does_begins_anew() -
     assert buffer.at(5000 * MS) is None
 
 
+@pytest.mark.parametrize(("stamp_s", "is_kept"), [(5.0, True), (4.5, True), (3.0, False), (9.0, True)])
+def test_a_clock_that_went_back_by_far_takes_what_is_of_the_other_run(stamp_s: float, is_kept: bool) -> None:
+    buffer = PoseBuffer()
+    buffer.add(5_000_000_000, np.eye(4))
+    buffer.forget_other_runs(int(stamp_s * 1e9))
+    assert (buffer.newest_ns == 5_000_000_000) == is_kept
+
+
 def test_memory_is_bounded_and_the_pose_it_gives_is_the_callers() -> None:
     buffer = PoseBuffer(PoseConfig(memory_s=2.0))
     for k in range(5000):

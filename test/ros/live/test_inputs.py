@@ -16,7 +16,9 @@ import robot as r
 import world
 from da3.msg import StreamStatus
 from geometry_msgs.msg import PoseStamped
+from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import GetParameters
+from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
@@ -169,8 +171,8 @@ def test_a_pose_that_comes_late_is_waited_for_and_blocks_nobody(robot: r.Robot) 
     robot.wait_for(lambda: poses and r.number_of(poses[-1]) == 102)
     robot.send(103, tf=False)
     robot.spin(0.3)
-    answer = robot.call(GetParameters, "/da3/get_parameters", GetParameters.Request(names=["world_frame"]), timeout_s=2.0)
-    assert answer.values[0].string_value == "odom"
+    answer = robot.call(GetParameters, "/da3/get_parameters", GetParameters.Request(names=["pose_source"]), timeout_s=2.0)
+    assert answer.values[0].string_value == "tf"
     assert 103 not in positions(poses)
     robot.send_tf(104)  # surrounds image 103 with 102: interpolated
     robot.wait_for(lambda: 103 in positions(poses), 2.0)
@@ -202,8 +204,26 @@ def test_odometry_and_given_extrinsics_place_the_camera(start_node: StartNode) -
         assert_poses_are_true(poses)
 
 
+def test_poses_that_are_not_used_do_not_place_the_camera_in_their_frame(start_node: StartNode) -> None:
+    """Until one is used, the network's own world is not `odom`; once it is, the camera is followed from there."""
+    node = start_node(mode__mode="unposed", scale__unknown="relative")
+    with closing(r.Robot(node.domain_id)) as robot:
+        poses, status = robot.listen(PoseStamped, "/da3/camera/pose"), robot.listen(StreamStatus, "/da3/status")
+        odometry = robot.listen(Odometry, "/da3/odometry")
+        robot.wait_until_heard()
+        robot.drive(range(8))
+        robot.wait_for(lambda: status and r.number_of(status[-1]) >= 6)
+        assert (status[-1].mode, status[-1].header.frame_id) == ("unposed", "odom")
+        assert not poses and not odometry
+        assert "no given pose could be used yet" in node.log
+        assert robot.set_parameters("/da3", [Parameter("mode.mode", value="posed")])
+        robot.drive(range(8, 14))
+        robot.wait_for(lambda: poses and odometry and r.number_of(poses[-1]) >= 12)
+        assert_poses_are_true(poses)
+
+
 def test_without_poses_the_network_finds_them(start_node: StartNode) -> None:
-    node = start_node(pose_source="none", scale__unknown="relative", world_frame="da3_world")
+    node = start_node(pose_source="none", scale__unknown="relative")
     with closing(r.Robot(node.domain_id)) as robot:
         poses, status = robot.listen(PoseStamped, "/da3/camera/pose"), robot.listen(StreamStatus, "/da3/status")
         robot.wait_until_heard()

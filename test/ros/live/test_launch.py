@@ -122,4 +122,4 @@ def test_rviz_shows_topics_that_are_published() -> None:
     layout = yaml.safe_load((ROOT / "config" / "da3.rviz").read_text())["Visualization Manager"]
     topics = {display["Topic"]["Value"] for display in layout["Displays"] if "Topic" in display}
     assert topics <= {"/camera/image_raw", "/da3/odometry", *(f"/da3/camera/{output}" for output in OUTPUTS)}
-    assert layout["Global Options"]["Fixed Frame"] == Parameters().node.world_frame
+    assert layout["Global Options"]["Fixed Frame"] == Parameters().world_frame

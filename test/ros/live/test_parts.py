@@ -110,6 +110,16 @@ def test_odometry_places_a_camera_by_given_extrinsics_or_by_the_tree() -> None:
         poses.at("left", "left_optical", 3_000_000_000)
 
 
+def test_odometry_of_a_run_that_was_says_nothing_of_one_whose_first_message_is_an_image() -> None:
+    poses = OdometryPoses(TransformTree(), "odom", {"front": placed(0.0)})
+    for stamp_s in (5.0, 5.1, 9.0):
+        poses.add(odometry(stamp_s, placed(stamp_s)))
+    poses.forget_other_runs(5_050_000_000)
+    assert not poses.is_known("front", "front_optical", 5_050_000_000)
+    with pytest.raises(TransformError, match="no odometry at 5.05"):
+        poses.at("front", "front_optical", 5_050_000_000)
+
+
 def test_odometry_of_another_world_is_refused() -> None:
     poses = OdometryPoses(TransformTree(), "odom", {})
     with pytest.raises(MessageError, match="given in map, but world_frame is odom"):

@@ -97,7 +97,9 @@ def test_poses_round_trip_in_the_world_frame() -> None:
     pose = through_wire(to_msg.pose_stamped(TYPES, result, "odom"))
     assert pose.header.frame_id == "odom"
     np.testing.assert_allclose(rigid_from_msg(pose.pose), T_WORLD_CAM, atol=1e-12)
-    odometry = transform_from_odometry(through_wire(to_msg.odometry(TYPES, result, "odom")))
+    message = through_wire(to_msg.odometry(TYPES, result, "odom"))
+    assert min(message.pose.covariance.reshape(6, 6).diagonal()) == min(message.twist.covariance.reshape(6, 6).diagonal()) == 1e6
+    odometry = transform_from_odometry(message)
     (transform,) = transforms_from_msg(through_wire(to_msg.tf_message(TYPES, [to_msg.pose_transform(TYPES, result, "odom")])))
     for found in (odometry, transform):
         assert (found.stamp_ns, found.parent, found.child) == (result.stamp_ns, "odom", "front_optical_da3")

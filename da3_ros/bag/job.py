@@ -93,7 +93,7 @@ def run_bag(job: BagJob, engine: Engine, config: StreamConfig, output: OutputCon
     summary = Summary(str(job.input), str(job.output), settings)
     job.output.parent.mkdir(parents=True, exist_ok=True)
     with Recording(job.input, scratch=job.output.parent) as recording, ExitStack() as places:
-        found = survey(recording, config.poses)
+        found = survey(recording, config.poses, output.child_suffix)
         for transform in job.static_transforms:
             found.add_static(transform)
         plan = make_plan(found, job.source)

@@ -12,7 +12,7 @@ from da3_core import Calibration, DepthRectifier, Float32Array, FrameResult
 
 from ..from_msg import DEPTHS, MessageError, depth_from_image, stamp_ns
 from .recording import BagError, DamagedError, Recording
-from .survey import IMAGE_TYPES, connections_of
+from .topics import IMAGE_TYPES, connections_of
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection

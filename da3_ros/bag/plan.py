@@ -72,13 +72,15 @@ def make_plan(found: Survey, options: SourceOptions) -> Plan:
 def output_transforms(found: Survey, plan: Plan, child_suffix: str) -> list[StampedTransform]:
     """Static TF of the output: the recording's own, and what it takes to place a camera that the recording does not link with the world.
 
-    Such a camera's tree is hung below our own frame by its root, which had no parent: no frame gets a second one.
+    Such a camera's tree is hung below our own frame by its root, which had no parent: no frame gets a second one. An earlier output's
+    hangs there already.
     """
     hung: dict[str, StampedTransform] = {}
+    own_frames = {camera.frame_id + child_suffix for camera in plan.cameras}
     for camera in plan.cameras:
         chain = found.tree.ancestors(camera.frame_id)
         root = chain[-1]
-        if plan.world_frame in chain or root in hung:
+        if plan.world_frame in chain or root in hung or root in own_frames:
             continue
         if not found.tree.is_fixed(camera.frame_id, root):
             log.warning(

@@ -10,7 +10,7 @@ from ..from_msg import transforms_from_msg
 from ..poses import NoPoses, OdometryPoses, Poses, TfPoses
 from ..tf_tree import TransformTree
 from .plan import PosePlan
-from .survey import ODOMETRY_TYPE, TF_TYPES, connections_of, is_static_tf
+from .topics import ODOMETRY_TYPE, TF_TYPES, connections_of, is_static_tf
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection

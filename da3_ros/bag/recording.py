@@ -75,6 +75,11 @@ class Recording(AbstractContextManager["Recording"]):
         except Exception as error:  # generated code: index, struct and decoding errors mean the same here
             raise BagError(f"{msgtype} message of {len(raw)} bytes cannot be parsed: {error}") from error
 
+    def serialize(self, msg: Any, msgtype: str) -> bytes:
+        """What `deserialize` reads."""
+        serialize = self.typestore.serialize_cdr if self.is_ros2 else self.typestore.serialize_ros1
+        return bytes(serialize(msg, msgtype))
+
     def messages(
         self, connections: Sequence[Connection], stop_ns: int | None = None, start_ns: int | None = None
     ) -> Iterator[tuple[Connection, int, bytes]]:

@@ -16,7 +16,8 @@ from ..tf_tree import TransformError
 from .plan import Camera, Plan
 from .poses import RecordedPoses, pose_connections
 from .recording import BagError, Recording
-from .survey import OWN_NAMESPACE, TF_TYPES, Survey, is_static_tf
+from .survey import Survey
+from .topics import TF_TYPES, is_own, is_static_tf
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection
@@ -88,6 +89,7 @@ class FrameSource:
     def __init__(self, recording: Recording, found: Survey, plan: Plan, config: StreamConfig, carry_all: bool) -> None:
         self.tally = Tally()
         self._recording = recording
+        self._own_poses = found.own_poses
         self._recorded = RecordedPoses(found.tree, plan.poses, config.poses)
         self._poses = self._recorded.poses
         self._cameras = {camera.image.topic: camera for camera in plan.cameras}
@@ -109,7 +111,7 @@ class FrameSource:
 
     def __iter__(self) -> Iterator[FrameSet | Carried]:
         started, last_ns = time.perf_counter(), 0
-        for connection, log_ns, raw in self._recording.messages(self._connections()):
+        for connection, log_ns, raw in self._own_poses.leave_out_of(self._recording.messages(self._connections())):
             self.tally.read_s += time.perf_counter() - started
             if self._is_carried(connection):
                 yield Carried(connection, log_ns, raw)
@@ -127,7 +129,7 @@ class FrameSource:
 
     def _is_carried(self, connection: Connection) -> bool:
         """TF always is, so that the output places its frames by itself; static TF is written in one message instead."""
-        if connection.topic.startswith(OWN_NAMESPACE) or (connection.msgtype in TF_TYPES and is_static_tf(connection)):
+        if is_own(connection) or (connection.msgtype in TF_TYPES and is_static_tf(connection)):
             return False
         return self._carry_all or connection.msgtype in TF_TYPES
 

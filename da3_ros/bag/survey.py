@@ -11,19 +11,15 @@ from da3_core import PoseConfig
 
 from ..from_msg import DEPTHS, MessageError, StampedTransform, transform_from_odometry, transforms_from_msg
 from ..tf_tree import TransformTree
+from .own_poses import OwnPoses
 from .recording import BagError, DamagedError, Recording
+from .topics import IMAGE_TYPES, INFO_TYPE, ODOMETRY_TYPE, TF_TYPES, connections_of, is_static_tf
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-INFO_TYPE = "sensor_msgs/msg/CameraInfo"
-ODOMETRY_TYPE = "nav_msgs/msg/Odometry"
-TF_TYPES = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
-OWN_NAMESPACE = "/da3/"
 
 
 @dataclass(frozen=True)
@@ -60,6 +56,7 @@ class Survey:
     infos: dict[str, Any]  # topic -> its first CameraInfo
     odometries: tuple[OdometryTopic, ...]
     tree: TransformTree  # static edges, and the moving ones without their poses
+    own_poses: OwnPoses  # not in the above
     static_transforms: dict[str, StampedTransform] = field(default_factory=dict)  # by child
 
     def add_static(self, transform: StampedTransform) -> None:
@@ -68,36 +65,31 @@ class Survey:
         self.static_transforms[transform.child] = transform
 
 
-def connections_of(recording: Recording, *types: str) -> list[Connection]:
-    """Connections with messages of these types, our own outputs left out, in the order of their topics."""
-    found = [c for c in recording.connections if c.msgtype in types and c.msgcount and not c.topic.startswith(OWN_NAMESPACE)]
-    return sorted(found, key=lambda c: c.topic)
+def survey(recording: Recording, poses: PoseConfig, child_suffix: str) -> Survey:
+    """Reads the first message of every picture, camera_info and odometry topic, and all of TF for its frames.
 
-
-def survey(recording: Recording, poses: PoseConfig) -> Survey:
-    """Reads the first message of every picture, camera_info and odometry topic, and all of TF for its frames."""
-    images = [_image_topic(topic, msg) for topic, msg in _first_messages(recording, *IMAGE_TYPES)]
-    odometries = [_odometry_topic(topic, msg) for topic, msg in _first_messages(recording, ODOMETRY_TYPE)]
-    tree, static_transforms = _transform_frames(recording, poses)
+    Topics of ours are left out, and poses of ours, which `child_suffix` tells.
+    """
+    own_poses = OwnPoses(recording, child_suffix)
+    images = [_image_topic(topic, msg) for topic, msg in _first_messages(recording, own_poses, *IMAGE_TYPES)]
+    odometries = [_odometry_topic(topic, msg) for topic, msg in _first_messages(recording, own_poses, ODOMETRY_TYPE)]
+    tree, static_transforms = _transform_frames(recording, own_poses, poses)
     return Survey(
         images=tuple(image for image in images if image is not None),
-        infos=dict(_first_messages(recording, INFO_TYPE)),
+        infos=dict(_first_messages(recording, own_poses, INFO_TYPE)),
         odometries=tuple(odometry for odometry in odometries if odometry is not None),
         tree=tree,
+        own_poses=own_poses,
         static_transforms=static_transforms,
     )
 
 
-def is_static_tf(connection: Connection) -> bool:
-    return connection.topic.endswith("tf_static")
-
-
-def _first_messages(recording: Recording, *types: str) -> Iterator[tuple[str, Any]]:
+def _first_messages(recording: Recording, own_poses: OwnPoses, *types: str) -> Iterator[tuple[str, Any]]:
     by_topic: dict[str, list[Connection]] = {}
     for connection in connections_of(recording, *types):
         by_topic.setdefault(connection.topic, []).append(connection)
     for topic, connections in by_topic.items():
-        for _, _, msg in _readable_messages(recording, connections):
+        for _, _, msg in _readable_messages(recording, own_poses, connections):
             yield topic, msg
             break
 
@@ -119,9 +111,9 @@ def _odometry_topic(topic: str, msg: Any) -> OdometryTopic | None:
     return OdometryTopic(topic, first.parent, first.child)
 
 
-def _transform_frames(recording: Recording, poses: PoseConfig) -> tuple[TransformTree, dict[str, StampedTransform]]:
+def _transform_frames(recording: Recording, own_poses: OwnPoses, poses: PoseConfig) -> tuple[TransformTree, dict[str, StampedTransform]]:
     tree, static_transforms = TransformTree(poses), {}
-    for connection, topic, msg in _readable_messages(recording, connections_of(recording, *TF_TYPES)):
+    for connection, topic, msg in _readable_messages(recording, own_poses, connections_of(recording, *TF_TYPES)):
         for transform in _usable_transforms(topic, msg):
             if is_static_tf(connection):
                 tree.add_static(transform)
@@ -139,9 +131,11 @@ def _usable_transforms(topic: str, msg: Any) -> Sequence[StampedTransform]:
         return ()
 
 
-def _readable_messages(recording: Recording, connections: Sequence[Connection]) -> Iterator[tuple[Connection, str, Any]]:
+def _readable_messages(
+    recording: Recording, own_poses: OwnPoses, connections: Sequence[Connection]
+) -> Iterator[tuple[Connection, str, Any]]:
     """Messages up to where the recording is damaged, those that cannot be parsed left out: the job itself reports both."""
-    for connection, _, raw in _until_damage(recording.messages(connections)):
+    for connection, _, raw in own_poses.leave_out_of(_until_damage(recording.messages(connections))):
         msg = _parsed(recording, connection, raw)
         if msg is not None:
             yield connection, connection.topic, msg

@@ -144,6 +144,81 @@ def test_images_without_a_pose_go_in_unposed(tmp_path: Path, out: Path, run: Run
     assert summary.modes["unposed"] > 0
 
 
+def own_tf(i: int, *others: Any) -> bags.Recorded:
+    """What the node sent for frame i, in a world of its own; in one message with `others`."""
+    ns = stamp_of(i)
+    return ns + 70_000_000, "/tf", messages.tf(*others, messages.transform("da3_world", "front_optical_da3", (9, 9, i), ns=ns))
+
+
+def own_odometry(topic: str) -> list[bags.Recorded]:
+    return list(bags.motion(FRAMES, lambda ns: messages.odometry("da3_world", "front_optical_da3", (9, 9, 9), ns=ns), topic))
+
+
+def transforms_to(child: str, found: dict[str, list[tuple[int, Any]]]) -> list[tuple[int, str]]:
+    """Stamps and parents."""
+    sent = [t for _, msg in found["/tf"] for t in transforms_from_msg(msg)]
+    return [(t.stamp_ns, t.parent) for t in sent if t.child == child]
+
+
+@pytest.mark.parametrize("kind", ["MCAP", "SQLITE3", "ros1"])
+def test_transforms_of_an_earlier_run_give_way_to_the_new_ones(tmp_path: Path, out: Path, run: Run, kind: str) -> None:
+    """Those of others stay, also where both are in one message."""
+    wheel = [messages.transform("base_link", "wheel", (0, 1, i), ns=stamp_of(i)) for i in range(FRAMES)]
+    recorded = [*bags.robot(FRAMES), own_tf(0), *(own_tf(i, wheel[i]) for i in range(FRAMES))]
+    bag = bags.write_ros1(tmp_path / "in.bag", recorded) if kind == "ros1" else bags.write_ros2(tmp_path / "in", recorded, kind)
+    run(bag, out, {"mode.mode": "posed"})
+    found = read_mcap(out)
+    assert transforms_to("front_optical_da3", found) == [(stamp_of(i), "odom") for i in range(FRAMES)]
+    assert transforms_to("wheel", found) == [(stamp_of(i), "base_link") for i in range(FRAMES)]
+    assert len(transforms_to("base_link", found)) == len(list(bags.moving_tf(FRAMES)))
+    np.testing.assert_allclose(tree_of(found).transform("base_link", "wheel", stamp_of(2))[:3, 3], (0, 1, 2), atol=1e-9)
+
+
+def test_an_earlier_runs_world_is_no_second_parent(tmp_path: Path, out: Path, run: Run) -> None:
+    others = messages.transform("map", "front_optical_da3", (1, 2, 3))
+    recorded = [*bags.robot(FRAMES), (stamp_of(0), "/tf_static", messages.tf(others)), *map(own_tf, range(FRAMES))]
+    run(bags.write_ros2(tmp_path / "in", recorded), out, source=SourceOptions(odometry="none", world_frame="new_world"))
+    assert tree_of(read_mcap(out)).ancestors("front_optical_da3") == ["front_optical_da3", "new_world"]
+
+
+@pytest.mark.parametrize("topic", ["/da3/odometry", "/robot1/da3/odometry", "/robot1/depth/odometry"])
+def test_what_an_earlier_run_found_is_no_given_pose(tmp_path: Path, out: Path, run: Run, topic: str) -> None:
+    recorded = [*bags.camera(FRAMES), *own_odometry(topic), *map(own_tf, range(FRAMES))]
+    summary = run(bags.write_ros2(tmp_path / "in", recorded), out, copy=True)
+    assert summary.modes == {"unposed": FRAMES}
+    assert topic not in set(read_mcap(out)) - {"/da3/odometry"}
+
+
+def test_our_topics_are_known_under_any_namespace_and_by_their_whole_name(tmp_path: Path, out: Path, run: Run) -> None:
+    image = [msg for _, topic, msg in bags.camera(1) if topic.endswith("image_raw")]
+    ours, others = ["/robot1/da3/front/picture", "/da3/front/picture"], ["/foo_da3/rear/picture", "/robot1/da3_other/picture"]
+    recorded = [*bags.robot(FRAMES), *((stamp_of(0), topic, image[0]) for topic in [*ours, *others])]
+    source = SourceOptions(cameras=("front=/front/image_raw",))
+    run(bags.write_ros2(tmp_path / "in", recorded), out, copy=True, source=source)
+    assert {topic for topic in read_mcap(out) if topic.endswith("/picture")} == set(others)
+    with pytest.raises(BagError, match=r"there are /foo_da3/rear/picture, /front/image_raw, /robot1/da3_other/picture$"):
+        run(tmp_path / "in", out, force=True, source=SourceOptions(cameras=("/robot1/da3/front/picture",)))
+
+
+def test_the_suffix_of_earlier_runs_is_the_settings(tmp_path: Path, out: Path, run: Run) -> None:
+    """With another, or none, frames that end in _da3 are anybody's."""
+    bag = bags.write_ros2(tmp_path / "in", [*bags.robot(FRAMES), *map(own_tf, range(FRAMES))])
+    for suffix in ("_new", ""):
+        run(bag, out, {"mode.mode": "posed"}, OutputConfig(child_suffix=suffix), force=True)
+        assert len(transforms_to("front_optical_da3", read_mcap(out))) == FRAMES
+
+
+def test_an_output_is_an_input(tmp_path: Path, run: Run) -> None:
+    """Two cameras on one base: the second run hangs it where the first did."""
+    rig = [*bags.static_tf(), *bags.static_tf("rear_optical"), *bags.camera(FRAMES), *bags.camera(FRAMES, "/rear", "rear_optical")]
+    run(bags.write_ros2(tmp_path / "in", rig), tmp_path / "first", copy=True)
+    summary = run(tmp_path / "first", tmp_path / "second")
+    assert set(summary.modes) == {"unposed"}
+    first, second = (tree_of(read_mcap(tmp_path / name)) for name in ("first", "second"))
+    for frame in ("front_optical", "rear_optical", "rear_optical_da3"):
+        assert second.ancestors(frame) == first.ancestors(frame)
+
+
 def test_the_same_input_gives_the_same_bytes(robot_bag: Path, tmp_path: Path, run: Run) -> None:
     run(robot_bag, tmp_path / "a")
     run(robot_bag, tmp_path / "b")
@@ -362,7 +437,7 @@ def test_frames_reach_the_stream_as_they_are(robot_bag: Path) -> None:
 
     config = StreamConfig()
     with Recording(robot_bag) as recording:
-        found = survey(recording, config.poses)
+        found = survey(recording, config.poses, "_da3")
         source = FrameSource(recording, found, make_plan(found, SourceOptions()), config, carry_all=False)
         frames = [item.frames[0] for item in source if isinstance(item, FrameSet)]
     for i, frame in enumerate(frames):

@@ -28,7 +28,9 @@ class NodeConfig:
     require_camera_info: bool = setting(True, "drop a camera's images until its camera_info has come")
     pose_source: str = setting("tf", "where camera poses come from", choices=("tf", "odometry", "none"), read_only=True)
     world_frame: str = setting(
-        "", "frame of poses and odometry, which must not move with the robot; empty: odom, or da3_world without a pose_source", read_only=True
+        "",
+        "frame of poses and odometry, which must not move with the robot; empty: odom, or da3_world without a pose_source",
+        read_only=True,
     )
     odometry_topic: str = setting("odom", "nav_msgs/Odometry, read when pose_source is odometry", read_only=True)
     pose_timeout_s: float = setting(0.2, "an image waits this long for its pose, then goes without", range=(0.0, 5.0), read_only=True)

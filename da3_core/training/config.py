@@ -57,8 +57,8 @@ class LossConfig:
     )
     scene_limit: float = setting(
         0.0,
-        "ray, point, camera and baseline losses of a scene beyond this grow with their logarithm only, since the few scenes in which nothing can be "
-        "matched drown the others; 0: no limit",
+        "ray, point, camera and baseline losses of a scene beyond this grow with their logarithm only, since the few scenes in which "
+        "nothing can be matched drown the others; 0: no limit",
         range=(0.0, 1000.0),
     )
     matching: float = setting(0.0, "weight of the matching loss, for training from random weights", range=(0.0, 1000.0))

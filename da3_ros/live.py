@@ -22,9 +22,8 @@ STOP_S = 10.0  # longest that a deactivation waits for the image in work
 
 
 def refuse_unfit(engine: Engine, parameters: Parameters) -> None:
-    """Raises ValueError when engine or cameras cannot do what the settings ask for."""
+    """Raises ValueError when the engine cannot do what the settings ask for."""
     Stream(engine, parameters.stream)
-    Synchronizer(parameters.stream.rig, parameters.node.cameras)
 
 
 class LiveRun:

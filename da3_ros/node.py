@@ -28,7 +28,7 @@ from .diagnostics import Health, Level
 from .from_msg import MessageError
 from .libraries import make_broadcaster, make_image_decoder, make_transforms
 from .live import LiveRun, refuse_unfit
-from .parameters import declare, from_ros
+from .parameters import declare, from_ros, refuse_contradictions
 from .poses import NoPoses, OdometryPoses, Poses, TfPoses, rigid_from_text
 from .publishers import DiagnosticsPublisher, Publishers
 from .recorder import Recorder
@@ -70,8 +70,8 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         super().__init__("da3", **options)
         self._load = load
         self._settings = declare(self)
-        if self._settings.node.build_only and not (self._settings.node.image_width_px and self._settings.node.image_height_px):
-            raise ValueError("build_only builds the engine for images of one size: set image_width_px and image_height_px")
+        cameras = self._settings.cameras
+        self._T_base_cam = {name: rigid_from_text(camera.extrinsics) for name, camera in cameras.items() if camera.extrinsics}
         self._health = Health(self._settings.node.cameras, self._log)
         self._session: Session | None = None
         self._run: LiveRun | None = None
@@ -231,8 +231,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
         entities.callback(transforms.close)
         if node.pose_source == "tf":
             return TfPoses(transforms, self._settings.world_frame)
-        T_base_cam = {name: rigid_from_text(camera.extrinsics) for name, camera in self._settings.cameras.items() if camera.extrinsics}
-        poses = OdometryPoses(transforms, self._settings.world_frame, T_base_cam, config)
+        poses = OdometryPoses(transforms, self._settings.world_frame, self._T_base_cam, config)
         qos = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)  # which takes from every publisher
         subscription = self.create_subscription(
             Odometry, node.odometry_topic, lambda msg: self._on_odometry(poses, msg), qos, qos_overriding_options=OVERRIDABLE
@@ -266,6 +265,7 @@ class DepthNode(LifecycleNode):  # type: ignore[misc]
             for change in changes:
                 if change.name in known:  # the others are rclpy's own
                     changed = changed.with_setting(change.name, from_ros(change.value))
+            refuse_contradictions(changed)
             if self._session is not None:
                 refuse_unfit(self._session.engine, changed)
         except ValueError as error:

@@ -9,6 +9,8 @@ from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
+from da3_core import Synchronizer
+
 from .settings import CameraConfig, Parameters
 
 
@@ -21,7 +23,20 @@ def declare(node: Any) -> Parameters:
     names = parameters.node.cameras
     _refuse_names(names, taken={name.partition(".")[0] for name in parameters.flat()})
     with_cameras = dataclasses.replace(parameters, cameras={name: CameraConfig() for name in names})
-    return _declared(node, with_cameras, {k: v for k, v in with_cameras.flat().items() if k not in parameters.flat()})
+    declared = _declared(node, with_cameras, {k: v for k, v in with_cameras.flat().items() if k not in parameters.flat()})
+    refuse_contradictions(declared)
+    return declared
+
+
+def refuse_contradictions(parameters: Parameters) -> None:
+    """Raises ValueError for settings that do not go together, whatever the engine."""
+    node = parameters.node
+    sizes = node.image_width_px, node.image_height_px
+    if any(sizes) != all(sizes):
+        raise ValueError(f"the images' size is {sizes[0]}x{sizes[1]}: set image_width_px and image_height_px, or neither")
+    if node.build_only and not all(sizes):
+        raise ValueError("build_only builds the engine for images of one size: set image_width_px and image_height_px")
+    Synchronizer(parameters.stream.rig, node.cameras)
 
 
 def _refuse_names(names: Sequence[str], taken: Set[str]) -> None:

@@ -154,10 +154,13 @@ def _plain(value: Any) -> Any:
         ({"preprocess__size": 7}, "preprocess.size"),
         ({"pose_source": "stars"}, "tf, odometry, none"),
         ({"cameras": "[window]"}, "name of a parameter"),
+        ({"pose_source": "odometry", "camera__extrinsics": "1 2 3"}, "x y z qx qy qz qw"),
+        ({"image_width_px": 640}, "640x0: set image_width_px and image_height_px, or neither"),
+        ({"rig__anchor_camera": "rear"}, "none of camera"),
     ],
 )
 def test_a_bad_start_ends_with_the_reason(start_node: Callable[..., Any], parameters: dict[str, Any], reason: str) -> None:
-    node = start_node(**parameters)
+    node = start_node(**parameters, prepare=["slow_build"])  # the network is not waited for
     assert node.process.wait(30) != 0
     assert reason in node.log
     assert "Traceback" not in node.log

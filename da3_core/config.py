@@ -1,7 +1,8 @@
 """Every setting and its default, once. YAML files, ROS parameters and command-line flags are derived from these fields.
 
 `metadata["help"]` is the description users read; `metadata["range"]` the closed interval a number must lie in;
-`metadata["choices"]` the allowed words; `metadata["read_only"]` marks what needs a restart of the node.
+`metadata["choices"]` the allowed words; `metadata["not_empty"]` marks text that must be there, `metadata["read_only"]` what needs a
+restart of the node.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ def setting(
     *,
     range: tuple[float, float] | None = None,
     choices: tuple[str, ...] | None = None,
+    not_empty: bool = False,
     read_only: bool = False,
 ) -> Any:
     """A dataclass field with the metadata that every front end is derived from."""
-    metadata = {"help": help, "range": range, "choices": choices, "read_only": read_only}
+    metadata = {"help": help, "range": range, "choices": choices, "not_empty": not_empty, "read_only": read_only}
     return field(default=default, metadata={k: v for k, v in metadata.items() if v})
 
 
@@ -180,4 +182,6 @@ def _checked(f: dataclasses.Field[Any], current: Any, value: Any) -> Any:
     choices = f.metadata.get("choices")
     if choices and value not in choices:
         raise ValueError(f"{f.name} = {value!r} is none of {', '.join(choices)}")
+    if f.metadata.get("not_empty") and not value:
+        raise ValueError(f"{f.name} is empty: {f.metadata['help']}")
     return value

@@ -59,6 +59,8 @@ def descriptor(f: dataclasses.Field[Any], default: Any) -> ParameterDescriptor:
     described = ParameterDescriptor(description=f.metadata["help"], read_only=bool(f.metadata.get("read_only")))
     if "choices" in f.metadata:
         described.additional_constraints = "one of: " + ", ".join(f.metadata["choices"])
+    if "not_empty" in f.metadata:
+        described.additional_constraints = "not empty"
     if "range" in f.metadata:
         low, high = f.metadata["range"]
         if isinstance(default, int):

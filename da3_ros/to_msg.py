@@ -28,7 +28,11 @@ class OutputConfig:
 
     depth_encoding: str = setting("32FC1", "32FC1: metres, NaN invalid; 16UC1: millimetres, 0 invalid", choices=("32FC1", "16UC1"))
     cloud: str = setting("organised", "organised: one point per pixel, NaN kept; dense: NaN dropped", choices=("organised", "dense"))
-    child_suffix: str = setting("_da3", "our pose of a camera is published in TF as its frame's name with this appended")
+    child_suffix: str = setting(
+        "_da3",
+        "our pose of a camera is published in TF as its frame's name with this appended: the camera's own frame has a parent already",
+        not_empty=True,
+    )
 
 
 class MessageTypes(Protocol):

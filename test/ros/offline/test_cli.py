@@ -65,6 +65,7 @@ def test_flags_go_before_the_file_and_the_file_before_defaults(tmp_path: Path) -
         ("window: {views: 0}", "outside"),
         ("window: {views: many}", "takes a int"),
         ("output: {cloud: fluffy}", "organised, dense"),
+        ("output: {child_suffix: ''}", "child_suffix is empty"),
         ("just words", "holds no settings"),
         ("a: [", "cannot be read"),
     ],

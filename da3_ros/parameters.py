@@ -55,8 +55,9 @@ def _declared(node: Any, parameters: Parameters, entries: Mapping[str, tuple[dat
 
 
 def descriptor(f: dataclasses.Field[Any], default: Any) -> ParameterDescriptor:
-    """What `ros2 param describe` shows and rclpy enforces."""
+    """What `ros2 param describe` shows and rclpy enforces; the type of a float is enforced by its setting, which takes an integer, too."""
     described = ParameterDescriptor(description=f.metadata["help"], read_only=bool(f.metadata.get("read_only")))
+    described.dynamic_typing = isinstance(default, float)
     if "choices" in f.metadata:
         described.additional_constraints = "one of: " + ", ".join(f.metadata["choices"])
     if "not_empty" in f.metadata:

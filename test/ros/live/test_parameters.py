@@ -72,7 +72,11 @@ def test_every_setting_is_a_described_parameter(robot: r.Robot) -> None:
     [
         ("filter.min_confidence", 0.5, "range"),
         ("filter.min_confidence", float("nan"), "min_confidence"),
-        ("filter.max_depth_m", "far", "type"),
+        ("filter.max_depth_m", "far", "max_depth_m takes a float, not 'far'"),
+        ("filter.max_depth_m", -1, "outside"),
+        ("filter.max_depth_m", None, "takes a float"),
+        ("filter.max_depth_m", True, "takes a float"),
+        ("window.keyframe_interval_s", 61, "outside"),
         ("scale.unknown", "guess", "none of drop, relative"),
         ("mode.mode", "metric", "needs a metric or a nested model"),
         ("rig.anchor_camera", "rear", "none of camera"),
@@ -103,6 +107,21 @@ def test_a_changed_filter_holds_from_the_next_image_on_and_keeps_the_scale(robot
     assert set_parameter(robot, "filter.min_confidence", 1.5).successful
     robot.drive(range(14, 17))
     assert np.isfinite(r.pixels(depth[-1])).all()  # a scale that had to be found anew would not be there yet
+
+
+def test_an_integer_is_taken_for_a_float_as_in_a_file_of_the_offline_job(robot: r.Robot, start_node: Callable[..., Any]) -> None:
+    nearest_m = np.nanmin(r.pixels(robot.heard["/da3/camera/depth/image"][-1]))
+    assert nearest_m > 1
+    assert set_parameter(robot, "filter.max_depth_m", 1).successful
+    robot.drive(range(20, 23))
+    assert np.isnan(r.pixels(robot.heard["/da3/camera/depth/image"][-1])).all()
+    assert set_parameter(robot, "filter.max_depth_m", 0).successful
+    node = start_node(filter__max_depth_m=1, poses__memory_s=20, restart_interval_s=1)
+    with closing(r.Robot(node.domain_id)) as other:
+        depth = other.listen(Image, "/da3/camera/depth/image")
+        other.wait_until_heard()
+        other.drive(range(6))
+        assert depth and np.isnan(r.pixels(depth[-1])).all()
 
 
 def test_depth_at_the_inputs_size_in_millimetres(start_node: Callable[..., Any]) -> None:

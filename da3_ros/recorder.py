@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from da3_core import FrameResult, quaternion_from_rotation
+from da3_core import FrameResult
 
+from .bag.files import tum_pose, tum_row
 from .view import world_points
 
 BITS = 21  # of a voxel's index along each axis: a million voxels to either side of the origin
@@ -56,7 +56,7 @@ class Recorder:
     def clear(self) -> None:
         with self._lock:
             self._cloud = VoxelCloud(self._voxel_m, self._max_points)
-            self._trajectory = array("d")  # rows of a TUM file: t x y z qx qy qz qw
+            self._stamps_ns, self._poses = array("q"), array("d")  # of a TUM file's rows; a pose has seven numbers
             self._next_cloud_ns: dict[str, int] = {}
 
     def add(self, results: Sequence[FrameResult], interval_s: float) -> None:
@@ -72,20 +72,21 @@ class Recorder:
     def save(self, folder: Path) -> str:
         """Writes cloud.ply and trajectory.tum into a folder that is made where needed; says what was written. Raises OSError."""
         with self._lock:
-            points, trajectory = self._cloud.points, np.array(self._trajectory).reshape(-1, 8)  # not a view: the array grows on
+            points, stamps_ns, poses = self._cloud.points, self._stamps_ns[:], self._poses[:]  # copies: the arrays grow on
         folder.mkdir(parents=True, exist_ok=True)
         _write_ply(folder / "cloud.ply", points)
-        np.savetxt(folder / "trajectory.tum", trajectory, fmt="%.9f")
-        return f"{len(points)} points and {len(trajectory)} poses in {folder.resolve()}"
+        with (folder / "trajectory.tum").open("w") as file:
+            file.writelines(tum_row(stamp_ns, poses[7 * i : 7 * i + 7]) for i, stamp_ns in enumerate(stamps_ns))
+        return f"{len(points)} points and {len(stamps_ns)} poses in {folder.resolve()}"
 
     def _add_pose(self, result: FrameResult) -> None:
-        T = result.T_world_cam
-        if T is None:
+        if result.T_world_cam is None:
             return
-        q_xyzw = quaternion_from_rotation(torch.from_numpy(T[:3, :3])).tolist()
-        self._trajectory.extend((result.stamp_ns * 1e-9, *T[:3, 3], *q_xyzw))
-        if len(self._trajectory) > 8 * MAX_POSES:
-            self._trajectory = array("d", np.asarray(self._trajectory).reshape(-1, 8)[::2].tobytes())
+        self._stamps_ns.append(result.stamp_ns)
+        self._poses.extend(tum_pose(result.T_world_cam))
+        if len(self._stamps_ns) > MAX_POSES:
+            self._stamps_ns = self._stamps_ns[::2]
+            self._poses = array("d", np.asarray(self._poses).reshape(-1, 7)[::2].tobytes())
 
 
 def _coloured_points(result: FrameResult) -> npt.NDArray[np.void]:

@@ -19,8 +19,19 @@ log = logging.getLogger(__name__)
 SUMMARY = "summary.json"
 
 
+def tum_pose(T_world_cam: Float64Array) -> list[float]:
+    """tx ty tz in metres, qx qy qz qw of a pose (4, 4)."""
+    return [*T_world_cam[:3, 3].tolist(), *quaternion_from_rotation(torch.from_numpy(T_world_cam[:3, :3])).tolist()]
+
+
+def tum_row(stamp_ns: int, pose: Sequence[float]) -> str:
+    """A line of a TUM file: the stamp in seconds, to the nanosecond, and what `tum_pose` gives."""
+    seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+    return f"{seconds}.{nanoseconds:09d}" + "".join(f" {number:.9f}" for number in pose) + "\n"
+
+
 class TrajectoryFile:
-    """TUM format of one camera's poses in the world frame: seconds, tx ty tz in metres, qx qy qz qw."""
+    """TUM format of one camera's poses in the world frame."""
 
     def __init__(self, path: Path, camera: str) -> None:
         self._file, self._camera = path.open("w"), camera
@@ -29,12 +40,7 @@ class TrajectoryFile:
         """The camera's pose in one synchronised set, if it has one."""
         for result in results:
             if result.camera == self._camera and result.T_world_cam is not None:
-                self._write(result.stamp_ns, result.T_world_cam)
-
-    def _write(self, stamp_ns: int, T: Float64Array) -> None:
-        seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
-        quaternion = quaternion_from_rotation(torch.from_numpy(T[:3, :3])).tolist()
-        self._file.write(f"{seconds}.{nanoseconds:09d} " + " ".join(f"{v:.9g}" for v in [*T[:3, 3], *quaternion]) + "\n")
+                self._file.write(tum_row(result.stamp_ns, tum_pose(result.T_world_cam)))
 
     def close(self) -> None:
         self._file.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from pathlib import Path
@@ -13,10 +14,11 @@ import pytest
 import torch
 
 from da3_core import FrameResult, ScaleEstimate, quaternion_from_rotation
+from da3_ros.bag.files import TrajectoryFile
 from da3_ros.diagnostics import Health, Level
 from da3_ros.from_msg import MessageError, StampedTransform
 from da3_ros.poses import OdometryPoses, rigid_from_text
-from da3_ros.recorder import PLY_DTYPE, Recorder, VoxelCloud
+from da3_ros.recorder import PLY_DTYPE, Recorder, VoxelCloud, _write_ply
 from da3_ros.settings import CameraConfig, Parameters
 from da3_ros.tf_tree import TransformError, TransformTree
 from da3_ros.worker import MAX_WAITING, Inbox, Worker
@@ -184,15 +186,32 @@ def test_a_trajectory_is_thinned_when_it_grows_long(tmp_path: Path, monkeypatch:
     assert (np.diff(stamps) > 0).all()
 
 
+def test_the_saved_trajectory_is_that_of_the_offline_job_to_the_nanosecond(tmp_path: Path) -> None:
+    first_ns = 1_700_000_000_123_456_789
+    T = rigid_from_text("5400000.1234 -0.5 2 0.5 -0.5 0.5 0.5")
+    results = [dataclasses.replace(_result(0), stamp_ns=first_ns + i, T_world_cam=T) for i in range(3)]
+    recorder, file = Recorder(0.0, 1), TrajectoryFile(tmp_path / "offline.tum", "camera")
+    for result in results:
+        recorder.add([result], 1.0)
+        file.write([result])
+    file.close()
+    recorder.save(tmp_path)
+    rows = (tmp_path / "trajectory.tum").read_text()
+    assert rows == (tmp_path / "offline.tum").read_text()
+    stamps, numbers = zip(*(row.split(maxsplit=1) for row in rows.splitlines()), strict=True)
+    assert stamps == ("1700000000.123456789", "1700000000.123456790", "1700000000.123456791")
+    assert numbers[0].startswith("5400000.123400000 -0.500000000 2.000000000 ")
+
+
 def test_recording_goes_on_while_it_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recorder, write = Recorder(0.0, 1), np.savetxt
+    recorder = Recorder(0.0, 1)
     recorder.add([_result(0)], 1.0)
 
-    def write_slowly(*arguments: Any, **named: Any) -> None:
+    def write_slowly(*arguments: Any) -> None:
         recorder.add([_result(1)], 1.0)  # what the worker does meanwhile
-        write(*arguments, **named)
+        _write_ply(*arguments)
 
-    monkeypatch.setattr(np, "savetxt", write_slowly)
+    monkeypatch.setattr("da3_ros.recorder._write_ply", write_slowly)
     assert "0 points and 1 poses" in recorder.save(tmp_path)
     assert "0 points and 2 poses" in recorder.save(tmp_path)
 

@@ -161,6 +161,7 @@ def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
         batch=given.batch,
         device=given.device,
         reference_view=given.reference_view,
+        cameras_from_rays=given.cameras_from_rays,
         progress=True,
     )
     _print_table(report.to_markdown())
@@ -184,7 +185,14 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KIND",
         help="kinds of worlds, each as often as named: room, corridor, outdoor, object, abstract (default: a mixture of the first four)",
     )
-    parser.add_argument("--views", type=_positive, nargs="+", default=(1, 2, 4, 8), metavar="N", help="window sizes (default: 1 2 4 8)")
+    parser.add_argument(
+        "--views",
+        type=_positive,
+        nargs="+",
+        default=(1, 2, 4, 8),
+        metavar="N",
+        help="window sizes; scenes have as many views as the largest, and are cut into the others (default: 1 2 4 8)",
+    )
     parser.add_argument(
         "--size",
         type=_positive,
@@ -200,6 +208,9 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
         default="saddle_balanced",
         metavar="NAME",
         help="which view's frame unposed cameras are given in: saddle_balanced, saddle_sim_range, middle, first (default: saddle_balanced)",
+    )
+    parser.add_argument(
+        "--cameras-from-rays", action="store_true", help="take cameras from predicted ray maps, not from the camera decoder"
     )
     parser.add_argument("--json", type=_new_file, metavar="FILE", help="also write the report")
     parser.add_argument("--plot", type=_new_file, metavar="FILE.png", help="also draw the curves over the number of views")

@@ -10,6 +10,7 @@ The protocol is that of PoseDiffusion and VGGT. What it leaves open, or its code
 - The curve is "the smaller of RRA and RTA at each threshold", to the letter of the paper. Both codes instead count the pairs of which
   both errors are below the threshold, which can only be fewer. `curve="joint"` gives that number.
 - A pair without a true baseline has no direction: it counts in RRA alone. (The codes score the noise.)
+- A pair of which a pose is not finite is as wrong as can be.
 """
 
 from __future__ import annotations
@@ -44,9 +45,10 @@ def pose_errors(T_world_cam: Tensor, truth: Tensor) -> PoseErrors:
         raise ValueError("relative poses need two views at least")
     i, j = torch.triu_indices(len(truth), len(truth), offset=1, device=truth.device)
     found, true = (matrix_product(invert_rigid(T[i]), T[j]) for T in (T_world_cam.double(), truth.double()))
-    rotation = rotation_angle(matrix_product(found[:, :3, :3].mT, true[:, :3, :3]))
+    is_finite = found.isfinite().flatten(1).all(1)
+    rotation = torch.where(is_finite, rotation_angle(matrix_product(found[:, :3, :3].mT, true[:, :3, :3])), torch.pi)
+    direction = torch.where(is_finite, _angle_between_lines(found[:, :3, 3], true[:, :3, 3]), torch.pi / 2)
     baseline = true[:, :3, 3].norm(dim=-1)
-    direction = _angle_between_lines(found[:, :3, 3], true[:, :3, 3])
     translation = torch.where(baseline > NO_BASELINE * baseline.max(), direction, torch.nan)
     return PoseErrors(rotation.rad2deg(), translation.rad2deg())
 

@@ -47,7 +47,6 @@ _MONO = _Question("mono", False, "scale_shift")
 class _Asking:
     """How the model is run; stands in the report."""
 
-    bf16: bool
     reference_view: Strategy
     cameras_from_rays: bool
 
@@ -60,7 +59,6 @@ def evaluate(
     sizes: Sequence[tuple[int, int]] = SIZES,
     batch: int = 8,
     device: str = "cpu",
-    bf16: bool = False,
     reference_view: Strategy = "saddle_balanced",
     cameras_from_rays: bool = False,
     progress: bool = False,
@@ -71,14 +69,19 @@ def evaluate(
     compared after the scale that the given cameras imply, after one median per scene to tell shape from scale, and after one per view to
     tell what more views bring; depth of unposed ones after the latter two. A metric model, or a nested one, is compared in metres, by
     focal length, but not in worlds whose things have no usual size (a heap of solids in the void); a relative mono model after scale and
-    shift. Networks that see single views are shown single views. Every row sees the same images, as windows of so many views. Images are
-    rounded to 8 bits. Pose accuracy is of every scene, then averaged; see pose.py.
+    shift. Networks that see single views are shown single views. Images are rounded to 8 bits. Pose accuracy is of every scene, then
+    averaged; see pose.py.
 
-    name: stands in the report. sizes: (height, width), multiples of 14. batch: scenes at once. bf16: autocast, as in training.
+    views: scenes have as many as the largest says, and are cut into windows of the others: every row sees the same images, and another
+    largest number makes other scenes. name: stands in the report. sizes: (height, width), multiples of 14. batch: scenes at once.
     cameras_from_rays: instead of the camera decoder's. progress: show a bar.
-    Raises ValueError when the material has not as many scenes or views.
+    Raises ValueError when the material has not as many scenes or views, and for view counts that do not divide the largest.
     """
-    asking = _Asking(bf16, reference_view, cameras_from_rays)
+    longest = max(views)
+    uneven = [n for n in views if longest % n]
+    if uneven:
+        raise ValueError(f"scenes of {longest} views cannot be cut into windows of {uneven[0]}: ask for these alone, or for divisors")
+    asking = _Asking(reference_view, cameras_from_rays)
     material = ValidationWorlds() if material is None else material
     model = model.eval().to(device)
     if isinstance(model, Mono):
@@ -86,11 +89,11 @@ def evaluate(
     rows: list[Row] = []
     with tqdm(total=len(sizes) * len(material), unit="scene", disable=not progress) as bar:
         for size in sizes:
-            scores = _scores(model, asking, material.batches(max(views), size, batch, device), views, bar)
+            scores = _scores(model, asking, material.batches(longest, size, batch, device), views, bar)
             for (n, q), found in scores.items():
                 focals = material.focals if q.mode == "metric" else (None,)
                 rows += [row_from_scores(q.mode, q.alignment, n, size, found, focal) for focal in focals]
-    return Report(name, {"scenes": len(material), **material.contents, **asdict(asking)}, rows)
+    return Report(name, {"scenes": len(material), "views_of_a_scene": longest, **material.contents, **asdict(asking)}, rows)
 
 
 @torch.inference_mode()
@@ -119,14 +122,13 @@ def _questions(model: Model) -> tuple[_Question, ...]:
 def _predict(model: Model, asking: _Asking, samples: Samples, posed: bool) -> Prediction:
     images = normalise_images((samples.images * 255).round() / 255)
     prediction: Prediction
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=asking.bf16):
-        if isinstance(model, Mono):
-            prediction = model(images)
-            return _in_metres(prediction, samples.K) if model.config.metric else prediction
-        cameras = (normalise_cameras(invert_rigid(samples.T_world_cam)), samples.K) if posed else (None, None)
-        want = {"depth", "cameras_from_rays" if asking.cameras_from_rays else "cameras"}
-        prediction = model(images, *cameras, reference_view=asking.reference_view, want=want)
-        return prediction
+    if isinstance(model, Mono):
+        prediction = model(images)
+        return _in_metres(prediction, samples.K) if model.config.metric else prediction
+    cameras = (normalise_cameras(invert_rigid(samples.T_world_cam)), samples.K) if posed else (None, None)
+    want = {"depth", "cameras_from_rays" if asking.cameras_from_rays else "cameras"}
+    prediction = model(images, *cameras, reference_view=asking.reference_view, want=want)
+    return prediction
 
 
 def _in_metres(canonical: Prediction, K: Tensor) -> Prediction:

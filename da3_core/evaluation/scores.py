@@ -38,7 +38,7 @@ class PoseScore:
 class SceneScore:
     """Of all views of one scene together."""
 
-    abs_rel: float  # NaN where the predicted depth is not finite: the scene failed
+    abs_rel: float  # NaN where predicted depth or cameras are not finite: the scene failed
     sq_rel: float
     delta1: float
     delta2: float
@@ -66,10 +66,10 @@ def score_scenes(prediction: Prediction, samples: Samples, align: SceneAlignment
 
 def _score(prediction: Prediction, samples: Samples, b: int, depth: Tensor, align: SceneAlignment) -> SceneScore:
     focal, kind = float(samples.K[b, 0, 0, 0] / depth.shape[-1]), int(samples.kind[b])
-    if not bool(depth.isfinite().all()):
+    T_world_cam = None if prediction.T_cam_world is None else invert_rigid(prediction.T_cam_world[b].double().cpu())
+    if not (bool(depth.isfinite().all()) and (T_world_cam is None or bool(T_world_cam.isfinite().all()))):
         nan = math.nan
         return SceneScore(nan, nan, nan, nan, nan, None, None, focal, kind, False)
-    T_world_cam = None if prediction.T_cam_world is None else invert_rigid(prediction.T_cam_world[b].double().cpu())
     truth = samples.T_world_cam[b].double().cpu()
     scale = _scale_from_cameras(truth, T_world_cam) if align == "baselines" else None
     depth_align: SceneAlignment = align if scale is None else "none"

@@ -99,7 +99,7 @@ def test_the_truth_scores_perfectly(recorded: tuple[Path, Samples]) -> None:
 def test_metres_are_compared_at_any_focal_length_and_sky_is_unknown(recorded: tuple[Path, Samples]) -> None:
     network = build_model(MonoConfig(BackboneConfig(32, 4, 2, (0, 1, 2, 3), position_grid=2), DPTConfig(8, (4, 8, 8, 8)), metric=True))
     torch.nn.init.constant_(network.head.sky_output.out.bias, 0.5)  # sky everywhere
-    (row,) = evaluate(network, RecordedWindows([recorded[0]], 3), sizes=(SIZE,)).rows
+    (row,) = evaluate(network, RecordedWindows([recorded[0]], 3), views=(1,), sizes=(SIZE,)).rows
     assert (row.mode, row.focal, row.scenes, row.sky_iou) == ("metric", None, 3, None)
 
 

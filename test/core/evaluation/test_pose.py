@@ -70,6 +70,18 @@ def test_a_predicted_standstill_is_as_wrong_as_can_be():
     assert pose_errors(torch.eye(4).repeat(2, 1, 1), truth).translation_deg.item() == 90
 
 
+def test_a_pose_that_is_not_finite_is_as_wrong_as_can_be():
+    truth = torch.eye(4).repeat(3, 1, 1)
+    truth[:, 0, 3] = torch.tensor([0.0, 1.0, 1.0])
+    found = truth.clone()
+    found[2, 0, 0] = torch.nan
+    errors = pose_errors(found, truth)  # of the pairs 01, 02, 12
+    assert errors.rotation_deg.tolist() == pytest.approx([0, 180, 180], abs=1e-4)
+    assert errors.translation_deg[:2].tolist() == pytest.approx([0, 90], abs=1e-4)
+    assert errors.translation_deg[2].isnan()  # no true baseline
+    assert auc(errors, 30) == pytest.approx(1 / 3)
+
+
 def test_auc_by_hand():
     """Each pair is good in one of the two: no pair is good in both, which the paper's curve does not ask for."""
     errors = PoseErrors(torch.tensor([0.5, 40.0]), torch.tensor([40.0, 1.5]))

@@ -138,11 +138,12 @@ def test_rotations_and_translations_have_accuracies_of_their_own(samples):
         assert (score.pose.rra5, score.pose.rra15, score.pose.rra30) == pytest.approx((0, 0, 2 / 3))
 
 
-def test_failed_scenes_are_counted_not_averaged(samples):
+@pytest.mark.parametrize("what", ["depth", "T_cam_world"])
+def test_failed_scenes_are_counted_not_averaged(samples, what: str):
     prediction = told_truth(samples)
-    depth = prediction.depth.clone()
-    depth[1, 0, 0, 0] = torch.nan
-    scores = score_scenes(replace(prediction, depth=depth), samples, "median")
+    broken = getattr(prediction, what).clone()
+    broken[1, 0, 0, 0] = torch.nan
+    scores = score_scenes(replace(prediction, **{what: broken}), samples, "median")
     row = row_from_scores("unposed", "median", 3, (28, 42), scores)
     assert (row.scenes, row.failed) == (1, 1) and row.abs_rel < 1e-4
 
@@ -207,8 +208,7 @@ LINES = {
 def test_every_kind_of_network_gets_its_lines(config, lines):
     report = evaluate(tiny(config), ValidationWorlds(2), "tiny", views=(1, 2), sizes=((28, 42),), batch=1)
     assert [(row.mode, row.alignment, row.views) for row in report.rows] == lines
-    images = 2 * max(views for _, _, views in lines)
-    assert all((row.scenes, row.failed) == (images // row.views, 0) for row in report.rows if row.mode != "metric")
+    assert all((row.scenes, row.failed) == (4 // row.views, 0) for row in report.rows if row.mode != "metric")
 
 
 def as_the_network_sees(images: torch.Tensor) -> torch.Tensor:
@@ -238,13 +238,13 @@ def test_metric_depth_is_scaled_by_the_focal_length_and_judged_where_things_have
     errors = [((d - t).abs() / t)[v].mean() for d, t, v in zip(depth, truth.depth_m, truth.valid, strict=True)]
     sized = [error for error, kind in zip(errors, truth.kind, strict=True) if KINDS[kind] != "object"]
     assert 0 < len(sized) < 6
-    row = evaluate(network, ValidationWorlds(6), sizes=((28, 42),)).rows[0]
+    row = evaluate(network, ValidationWorlds(6), views=(1,), sizes=((28, 42),)).rows[0]
     assert row.scenes == len(sized) and row.abs_rel == pytest.approx(torch.stack(sized).mean().item(), rel=1e-5)
 
 
 @torch.no_grad()
 def test_rooms_that_are_abstract_have_a_size():
-    report = evaluate(tiny(METRIC), ValidationWorlds(3, ("abstract", "object")), sizes=((28, 42),))
+    report = evaluate(tiny(METRIC), ValidationWorlds(3, ("abstract", "object")), views=(1,), sizes=((28, 42),))
     kinds = draw_kinds(seeds("validation", 0, 3), ("abstract", "object"))
     assert set(kinds) == {"abstract", "object"} and report.rows[0].scenes == kinds.count("abstract")
     assert report.settings["worlds"] == ["abstract", "object"]
@@ -262,14 +262,20 @@ def test_the_same_call_gives_the_same_report_whatever_the_batch():
     )
     assert first.to_json() == second.to_json()
     assert [row.abs_rel for row in other_batch.rows] == pytest.approx([row.abs_rel for row in first.rows], rel=1e-3)
-    asked = {"bf16": False, "reference_view": "saddle_balanced", "cameras_from_rays": True}
-    assert first.settings == {"scenes": 2, "worlds": list(MIX), **asked}
+    asked = {"reference_view": "saddle_balanced", "cameras_from_rays": True}
+    assert first.settings == {"scenes": 2, "views_of_a_scene": 2, "worlds": list(MIX), **asked}
 
 
-def test_bf16_moves_the_figures_little():
-    exact, rounded = (evaluate(tiny(ANY_VIEW), ValidationWorlds(1), views=(1,), sizes=((28, 42),), bf16=bf16) for bf16 in (False, True))
-    assert rounded.rows[0].abs_rel == pytest.approx(exact.rows[0].abs_rel, rel=0.05)
-    assert rounded.rows[0].abs_rel != exact.rows[0].abs_rel
+def test_single_views_are_those_that_windows_are_made_of():
+    """A network of single views is measured on the images of an any-view network's rows, not on others."""
+    row, *_ = evaluate(tiny(METRIC), ValidationWorlds(2, ("room",)), views=(1, 2, 4), sizes=((28, 42),)).rows
+    alone, *_ = evaluate(tiny(METRIC), ValidationWorlds(2, ("room",)), views=(4,), sizes=((28, 42),)).rows
+    assert row.scenes == 8 and row == alone
+
+
+def test_windows_that_would_leave_images_out_are_refused():
+    with pytest.raises(ValueError, match="8 views cannot be cut into windows of 3"):
+        evaluate(tiny(ANY_VIEW), ValidationWorlds(1), views=(3, 8))
 
 
 def test_more_worlds_than_the_split_has_are_refused():

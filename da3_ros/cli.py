@@ -209,9 +209,7 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="which view's frame unposed cameras are given in: saddle_balanced, saddle_sim_range, middle, first (default: saddle_balanced)",
     )
-    parser.add_argument(
-        "--cameras-from-rays", action="store_true", help="take cameras from predicted ray maps, not from the camera decoder"
-    )
+    parser.add_argument("--cameras-from-rays", action="store_true", help="cameras from predicted ray maps, not from the camera decoder")
     parser.add_argument("--json", type=_new_file, metavar="FILE", help="also write the report")
     parser.add_argument("--plot", type=_new_file, metavar="FILE.png", help="also draw the curves over the number of views")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from array import array
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from da3_core import FrameResult
 
-from .bag.files import tum_pose, tum_row
+from .bag.files import new_file, tum_pose, tum_row
 from .view import world_points
 
 BITS = 21  # of a voxel's index along each axis: a million voxels to either side of the origin
@@ -70,14 +71,18 @@ class Recorder:
                     self._cloud.add(_coloured_points(result))
 
     def save(self, folder: Path) -> str:
-        """Writes cloud.ply and trajectory.tum into a folder that is made where needed; says what was written. Raises OSError."""
+        """Writes cloud.ply and trajectory.tum into a folder that is made where needed, and says what was written. Raises OSError.
+
+        Where one of them is there already, both get the next number that is free: cloud-2.ply and trajectory-2.tum.
+        """
         with self._lock:
             points, stamps_ns, poses = self._cloud.points, self._stamps_ns[:], self._poses[:]  # copies: the arrays grow on
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_ply(folder / "cloud.ply", points)
-        with (folder / "trajectory.tum").open("w") as file:
-            file.writelines(tum_row(stamp_ns, poses[7 * i : 7 * i + 7]) for i, stamp_ns in enumerate(stamps_ns))
-        return f"{len(points)} points and {len(stamps_ns)} poses in {folder.resolve()}"
+        cloud, trajectory = _free_names(folder.resolve())
+        with new_file(cloud) as cloud_part, new_file(trajectory) as trajectory_part:
+            _write_ply(cloud_part, points)
+            with trajectory_part.open("w") as file:
+                file.writelines(tum_row(stamp_ns, poses[7 * i : 7 * i + 7]) for i, stamp_ns in enumerate(stamps_ns))
+        return f"{len(points)} points and {len(stamps_ns)} poses in {cloud} and {trajectory}"
 
     def _add_pose(self, result: FrameResult) -> None:
         if result.T_world_cam is None:
@@ -87,6 +92,13 @@ class Recorder:
         if len(self._stamps_ns) > MAX_POSES:
             self._stamps_ns = self._stamps_ns[::2]
             self._poses = array("d", np.asarray(self._poses).reshape(-1, 7)[::2].tobytes())
+
+
+def _free_names(folder: Path) -> tuple[Path, Path]:
+    """Of a cloud and its trajectory."""
+    suffixes = chain([""], (f"-{number}" for number in count(2)))
+    pairs = ((folder / f"cloud{suffix}.ply", folder / f"trajectory{suffix}.tum") for suffix in suffixes)
+    return next(pair for pair in pairs if not any(path.exists() for path in pair))
 
 
 def _coloured_points(result: FrameResult) -> npt.NDArray[np.void]:

@@ -96,14 +96,14 @@ def test_the_saved_cloud_lies_on_the_walls_and_the_trajectory_is_true(overloaded
     robot.spin(0.5)
     answer = robot.call(Trigger, "/da3/save")
     assert answer.success and "poses in" in answer.message
-    folder = Path(answer.message.rsplit(" in ", 1)[1])
+    cloud_file, trajectory_file = map(Path, answer.message.rsplit(" in ", 1)[1].split(" and "))
 
-    trajectory = np.loadtxt(folder / "trajectory.tum")
+    trajectory = np.loadtxt(trajectory_file)
     numbers = np.rint((trajectory[:, 0] - r.BASE_NS / 1e9) * 1e9 / world.PERIOD_NS)
     truth = np.array([(world.T_world_body(n) @ world.T_BODY_CAM)[:3, 3] for n in numbers])
     np.testing.assert_allclose(trajectory[:, 1:4], truth, atol=0.01)
 
-    header, body = (folder / "cloud.ply").read_bytes().split(b"end_header\n", 1)
+    header, body = cloud_file.read_bytes().split(b"end_header\n", 1)
     points = np.frombuffer(body, [("xyz", "<f4", 3), ("rgb", "u1", 3)])
     assert f"element vertex {len(points)}".encode() in header and len(points) > 500
     xyz = points["xyz"]

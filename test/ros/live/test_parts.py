@@ -203,6 +203,42 @@ def test_the_saved_trajectory_is_that_of_the_offline_job_to_the_nanosecond(tmp_p
     assert numbers[0].startswith("5400000.123400000 -0.500000000 2.000000000 ")
 
 
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_saving_again_writes_beside_what_was_saved(tmp_path: Path) -> None:
+    """A clock that goes back empties the recorder: what it had is not replaced by less."""
+    recorder = Recorder(0.0, 1)
+    for number in range(3):
+        recorder.add([_result(number)], 1.0)
+    assert recorder.save(tmp_path) == f"0 points and 3 poses in {tmp_path}/cloud.ply and {tmp_path}/trajectory.tum"
+    recorder.clear()
+    recorder.add([_result(0)], 1.0)
+    assert recorder.save(tmp_path) == f"0 points and 1 poses in {tmp_path}/cloud-2.ply and {tmp_path}/trajectory-2.tum"
+    assert len((tmp_path / "trajectory.tum").read_text().splitlines()) == 3
+    (tmp_path / "cloud-2.ply").unlink()
+    (tmp_path / "cloud-3.ply").touch()
+    recorder.save(tmp_path)
+    assert names_in(tmp_path) == ["cloud-3.ply", "cloud-4.ply", "cloud.ply", "trajectory-2.tum", "trajectory-4.tum", "trajectory.tum"]
+
+
+def test_saving_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill_disk(*_: Any) -> str:
+        raise OSError(28, "No space left on device")
+
+    recorder = Recorder(0.0, 1)
+    recorder.add([_result(0)], 1.0)
+    recorder.save(tmp_path)
+    monkeypatch.setattr("da3_ros.recorder.tum_row", fill_disk)
+    with pytest.raises(OSError, match="No space left"):
+        recorder.save(tmp_path)
+    assert names_in(tmp_path) == ["cloud.ply", "trajectory.tum"]
+    monkeypatch.undo()
+    recorder.save(tmp_path)
+    assert names_in(tmp_path) == ["cloud-2.ply", "cloud.ply", "trajectory-2.tum", "trajectory.tum"]
+
+
 def test_recording_goes_on_while_it_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder(0.0, 1)
     recorder.add([_result(0)], 1.0)

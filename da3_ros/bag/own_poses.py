@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class OwnPoses:
-    """Transforms and odometry of child frames whose names end in `child_suffix`; where that is empty, none can be told from others."""
+    """Transforms and odometry of child frames whose names end in `child_suffix`, which is not empty."""
 
     def __init__(self, recording: Recording, child_suffix: str) -> None:
         self._recording = recording
@@ -33,7 +33,7 @@ class OwnPoses:
 
     def _may_be_in(self, connection: Connection, raw: bytes) -> bool:
         """Spares parsing: names stand in a message as they are."""
-        return bool(self._suffix) and connection.msgtype in (ODOMETRY_TYPE, *TF_TYPES) and self._suffix.encode() in raw
+        return connection.msgtype in (ODOMETRY_TYPE, *TF_TYPES) and self._suffix.encode() in raw
 
     def _others(self, connection: Connection, raw: bytes) -> bytes | None:
         try:

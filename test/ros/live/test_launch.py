@@ -1,12 +1,14 @@
-"""Launch files, parameter files and the RViz layout name only what exists. launch_ros is not on PyPI, so they are read, not run."""
+"""Launch and parameter files and the RViz layout name only what exists. launch_ros is not on PyPI: they are read, or run with stand-ins."""
 
 from __future__ import annotations
 
 import ast
 import importlib.util
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -78,14 +80,92 @@ def test_every_parameter_and_forwarded_argument_exists(path: Path) -> None:
         assert {key.value for key in forwarded.keys if isinstance(key, ast.Constant)} <= declared(included)
 
 
-@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda p: p.name)
-def test_launch_makes_a_description_of_it(path: Path) -> None:
-    pytest.importorskip("launch_ros", reason="launch_ros is not on PyPI")
+def loaded(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location("launch_file", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert len(module.generate_launch_description().entities) > len(declared(path))
+    return module
+
+
+@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda p: p.name)
+def test_launch_makes_a_description_of_it(path: Path) -> None:
+    pytest.importorskip("launch_ros", reason="launch_ros is not on PyPI")
+    assert len(loaded(path).generate_launch_description().entities) > len(declared(path))
+
+
+class StandIn:
+    """Of a class of launch or launch_ros: keeps what it was made of."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.args, self.kwargs = args, kwargs
+
+    def perform(self, context: dict[str, Any]) -> Any:
+        """A LaunchConfiguration's value."""
+        return context[self.args[0]]
+
+
+def stand_ins(path: Path) -> dict[str, ModuleType]:
+    """Modules with all that the file imports from launch and launch_ros: every class in it is one of its own."""
+    modules: dict[str, ModuleType] = {}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("launch"):
+            for alias in node.names:
+                module = modules.setdefault(str(node.module), ModuleType(str(node.module)))
+                setattr(module, alias.name, type(alias.name, (StandIn,), {}))
+    return modules
+
+
+@pytest.fixture
+def launch(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
+    """launch(path, **arguments) -> the parameters of each node that is started: the file as `file`, the others by their names."""
+
+    def launch(path: Path, **arguments: str) -> list[dict[str, Any]]:
+        for name, module in stand_ins(path).items():
+            monkeypatch.setitem(sys.modules, name, module)
+        (entities,) = loaded(path).generate_launch_description().args
+        context = {entity.args[0]: entity.kwargs["default_value"] for entity in of_kind(entities, "DeclareLaunchArgument")} | arguments
+        made = [node for entity in of_kind(entities, "OpaqueFunction") for node in entity.kwargs["function"](context)]
+        return [parameters_of(node, context) for node in of_kind(entities + made, "LifecycleNode", "Node")]
+
+    return launch
+
+
+def of_kind(entities: list[Any], *kinds: str) -> list[Any]:
+    return [entity for entity in entities if type(entity).__name__ in kinds]
+
+
+def parameters_of(node: Any, context: dict[str, Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for part in node.kwargs["parameters"]:
+        if isinstance(part, dict):
+            merged |= {name: yaml.safe_load(value.args[0].perform(context)) for name, value in part.items()}
+        else:
+            merged["file"] = part.perform(context)
+    return merged
+
+
+@pytest.mark.parametrize(
+    ("arguments", "node", "rviz"),
+    [
+        ({}, {}, {}),
+        ({"autostart": "false"}, {"autostart": False}, {}),
+        ({"use_sim_time": "true"}, {"use_sim_time": True}, {"use_sim_time": True}),
+        ({"use_sim_time": "false", "autostart": "true"}, {"use_sim_time": False, "autostart": True}, {"use_sim_time": False}),
+    ],
+)
+def test_only_arguments_that_are_given_hold_over_the_parameter_file(
+    launch: Callable[..., list[dict[str, Any]]], arguments: dict[str, str], node: dict[str, Any], rviz: dict[str, Any]
+) -> None:
+    assert launch(ROOT / "launch" / "da3.launch.py", params_file="mine.yaml", **arguments) == [{"file": "mine.yaml"} | node, rviz]
+    assert set(node) <= set(Parameters().flat()) | {"use_sim_time"}
+
+
+def test_a_replay_takes_its_time_from_the_recording() -> None:
+    (included,) = calls(ROOT / "launch" / "replay.launch.py", "IncludeLaunchDescription")
+    forwarded = next(node for node in ast.walk(keyword(included, "launch_arguments")) if isinstance(node, ast.Dict))
+    values = {ast.unparse(key): ast.unparse(value) for key, value in zip(forwarded.keys, forwarded.values, strict=True) if key}
+    assert values["'use_sim_time'"] == "'true'"
 
 
 def flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -71,15 +71,18 @@ def train(config_path: Path | str, overrides: Sequence[str] = ()) -> Outcome:
         return Trainer(config, processes, began).run()
 
 
-def open_run(config: TrainConfig) -> Path:
-    """The run's folder, made or emptied; raises FileExistsError when it holds a run that is neither to be resumed nor overwritten."""
+def refuse_run(config: TrainConfig) -> None:
+    """Raises FileExistsError when the run's folder holds a run that is neither to be resumed nor overwritten."""
+    if (Path(config.output) / "run.yaml").exists() and not config.resume and not config.overwrite:
+        raise FileExistsError(f"{config.output} holds a run: continue it with resume=true, discard it with overwrite=true, or change output")
+
+
+def open_run(config: TrainConfig) -> None:
+    """Make the run's folder, without the run that it holds unless that is to be resumed."""
     folder = Path(config.output)
     if (folder / "run.yaml").exists() and not config.resume:
-        if not config.overwrite:
-            raise FileExistsError(f"{folder} holds a run: continue it with resume=true, discard it with overwrite=true, or change output")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 class Clock:
@@ -129,8 +132,9 @@ class Trainer:
     def __init__(self, config: TrainConfig, processes: Processes, began: float) -> None:
         self.config, self.processes = config, processes
         self.share = Share(processes.rank, processes.count)
-        self.folder = open_run(config) if processes.is_first else Path(config.output)
-        processes.barrier()
+        self.folder = Path(config.output)
+        if processes.is_first:
+            refuse_run(config)
         device = processes.device
         self.objective = make_objective(config, device)
         self.gradients = make_gradients(self.objective, config.runtime, processes)
@@ -141,6 +145,9 @@ class Trainer:
         self.validation: list[tuple[Draw, Samples]] = []
         self.step = 0
         self.first_bad = torch.full((), -1, device=device)  # step of the first loss that was not finite
+        if processes.is_first:
+            open_run(config)  # not before all else is made: settings may be wrong, and the weights to start from in there
+        processes.barrier()
         self._resume()
         self.clock.tick(self.step)
         self.report = Report(config, self.folder, processes, self.clock.progress(self.step))

@@ -281,6 +281,18 @@ def test_a_run_is_not_overwritten_by_accident(material: Path, tmp_path: Path) ->
         train(material / "settings.yaml", [f"output={tmp_path}"])
 
 
+def test_an_overwritten_run_is_there_until_the_new_one_can_begin(material: Path, tmp_path: Path) -> None:
+    run = [f"output={tmp_path}", "schedule.steps=1", "overwrite=true"]
+    train(material / "settings.yaml", run)
+    first = weights(tmp_path)
+    with pytest.raises(ValueError, match="set data.train"):
+        train(material / "settings.yaml", [*run, "data.train=[]"])
+    assert all(torch.equal(tensor, first[name]) for name, tensor in weights(tmp_path).items())
+    train(material / "settings.yaml", [*run, f"init_from={tmp_path / 'model'}"])
+    assert any(not torch.equal(tensor, first[name]) for name, tensor in weights(tmp_path).items())
+    assert [f.name for f in (tmp_path / "checkpoint").iterdir()] == ["step-00000001"]
+
+
 def test_the_clock_counts_time_where_it_is_given_and_steps_otherwise() -> None:
     half_a_minute_ago = time.monotonic() - 30
     with join_processes("cpu") as processes:

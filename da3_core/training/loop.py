@@ -73,8 +73,9 @@ def train(config_path: Path | str, overrides: Sequence[str] = ()) -> Outcome:
 
 def refuse_run(config: TrainConfig) -> None:
     """Raises FileExistsError when the run's folder holds a run that is neither to be resumed nor overwritten."""
-    if (Path(config.output) / "run.yaml").exists() and not config.resume and not config.overwrite:
-        raise FileExistsError(f"{config.output} holds a run: continue it with resume=true, discard it with overwrite=true, or change output")
+    folder = Path(config.output)
+    if (folder / "run.yaml").exists() and not config.resume and not config.overwrite:
+        raise FileExistsError(f"{folder} holds a run: continue it with resume=true, discard it with overwrite=true, or change output")
 
 
 def open_run(config: TrainConfig) -> None:

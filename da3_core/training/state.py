@@ -59,11 +59,19 @@ def save_state(
 
 
 def load_state(folder: Path, network: nn.Module, optimizers: Sequence[Optimizer], average: AveragedWeights) -> Progress:
-    """Put a checkpoint's weights, averages and optimizer states back. Raises ValueError when they are another network's."""
+    """Put a checkpoint's weights, averages and optimizer states back; rates and other settings of the optimizers stay as they are.
+
+    Raises ValueError when the checkpoint is of another network or of other optimizers.
+    """
     weights, averaged = (load_file(folder / f"{name}.safetensors") for name in ("weights", "average"))
     _copy(dict(network.state_dict()), weights, folder)
     _copy(average.averaged, averaged, folder)
     state = torch.load(folder / "state.pt", weights_only=True)
+    if [_grouping(saved) for saved in state["optimizers"]] != [_grouping(o.state_dict()) for o in optimizers]:
+        raise ValueError(
+            f"{folder} is of another optimizer.name, or weight_decay or backbone_lr_factor put other parameters together then: give these "
+            "settings as it was started with, or another output folder"
+        )
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         _load_optimizer(optimizer, saved)
     return Progress(**state["progress"])
@@ -81,11 +89,15 @@ def _copy(live: dict[str, Tensor], saved: dict[str, Tensor], folder: Path) -> No
             tensor.copy_(_placed_like(saved[name], tensor))
 
 
+def _grouping(state: dict[str, Any]) -> list[list[int]]:
+    return [group["params"] for group in state["param_groups"]]
+
+
 def _load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
     params = [p for group in optimizer.param_groups for p in group["params"]]
     for i, entries in saved["state"].items():
         saved["state"][i] = {k: _placed_like(v, params[i]) if isinstance(v, Tensor) and v.ndim else v for k, v in entries.items()}
-    optimizer.load_state_dict(saved)
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _placed_like(tensor: Tensor, like: Tensor) -> Tensor:

@@ -133,7 +133,7 @@ def test_two_processes_make_the_step_of_one(material: Path, tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_sharded_processes_make_the_steps_of_one_even_when_resumed(material: Path, tmp_path: Path) -> None:
-    settings = ["optimizer.name=adamw", "schedule.decay=constant", "report.validate_every=3"]
+    settings = ["optimizer.name=adamw", "schedule.decay=constant", "report.validate_every=1"]
     train(material / "settings.yaml", [*settings, "schedule.steps=3", f"output={tmp_path / 'one'}", "data.patches_per_step=64"])
     sharded = [str(material / "settings.yaml"), *settings, "runtime.parallel=fsdp", f"output={tmp_path / 'two'}"]
     run_two([*sharded, "schedule.steps=2", "runtime.checkpoint_activations=true"])
@@ -285,7 +285,7 @@ def test_an_overwritten_run_is_there_until_the_new_one_can_begin(material: Path,
     run = [f"output={tmp_path}", "schedule.steps=1", "overwrite=true"]
     train(material / "settings.yaml", run)
     first = weights(tmp_path)
-    with pytest.raises(ValueError, match="set data.train"):
+    with pytest.raises(ValueError, match=r"set data\.train"):
         train(material / "settings.yaml", [*run, "data.train=[]"])
     assert all(torch.equal(tensor, first[name]) for name, tensor in weights(tmp_path).items())
     train(material / "settings.yaml", [*run, f"init_from={tmp_path / 'model'}"])
@@ -362,6 +362,26 @@ def test_another_networks_checkpoint_is_refused(material: Path, tmp_path: Path) 
     train(material / "settings.yaml", run)
     with pytest.raises(ValueError, match="of another network"):
         train(material / "settings.yaml", [*run, "model=da3mono-nano", "init_from=", "objective=teacher"])
+
+
+def test_a_resumed_run_takes_the_rate_that_it_is_given(material: Path, tmp_path: Path) -> None:
+    run = [f"output={tmp_path}", "resume=true"]
+    train(material / "settings.yaml", [*run, "schedule.steps=2"])
+    given = ["optimizer.lr=1e-5", "optimizer.beta2=0.99", "optimizer.weight_decay=0.1"]
+    with join_processes("cpu") as processes:
+        trainer = Trainer(load_config(material / "settings.yaml", [*run, *given]), processes, time.monotonic())
+    assert trainer.step == 2
+    adam = trainer.optimizers[0]
+    assert {(g["peak_lr"], g["betas"], g["weight_decay"]) for g in adam.param_groups} == {(1e-5, (0.9, 0.99), d) for d in (0.0, 0.1)}
+    assert all(state["step"] == 2 for state in adam.state.values())
+
+
+@pytest.mark.parametrize("setting", ["optimizer.name=adamw", "optimizer.weight_decay=0", "optimizer.backbone_lr_factor=0.1"])
+def test_another_optimizers_checkpoint_is_refused(material: Path, tmp_path: Path, setting: str) -> None:
+    run = [f"output={tmp_path}", "schedule.steps=1", "resume=true"]
+    train(material / "settings.yaml", run)
+    with pytest.raises(ValueError, match=r"another optimizer\.name, or weight_decay or backbone_lr_factor"):
+        train(material / "settings.yaml", [*run, setting])
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def _shard(objective: Objective, processes: Processes) -> nn.Module:
     mesh = init_device_mesh(processes.device.type, (processes.count,))
     for block in blocks_of(objective):
         fully_shard(block, mesh=mesh)
-    fully_shard(objective, mesh=mesh)
+    fully_shard(objective, mesh=mesh, reshard_after_forward=True)  # else it keeps the averaged weights that it validated with
     for name in ("validate", "pictures"):
         register_fsdp_forward_method(objective, name)
     return objective

@@ -137,7 +137,8 @@ class Stream:
     def _published_pose(self, placement: Placement) -> Float64Array | None:
         if placement.T_world_cam is None or not (placement.is_given or self._has_wanted_units(placement)):
             return None
-        return placement.T_world_cam.numpy().copy()
+        T_world_cam: Float64Array = placement.T_world_cam.numpy().copy()
+        return T_world_cam
 
     def _has_wanted_units(self, placement: Placement) -> bool:
         return placement.scale.is_metric or self._config.scale.unknown == "relative"

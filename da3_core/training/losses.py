@@ -69,7 +69,8 @@ def baseline_loss(centres: Tensor, truth: Tensor) -> Tensor:
     """
     n = centres.shape[1]
     found, true = (c.unsqueeze(2) - c.unsqueeze(1) for c in (centres, truth))  # (B, N, N, 3)
-    error = (found - true).abs().sum(-1) / true.norm(dim=-1).clamp(min=SHORT_BASELINE)
+    lengths: Tensor = true.norm(dim=-1)
+    error = (found - true).abs().sum(-1) / lengths.clamp(min=SHORT_BASELINE)
     return error.sum((1, 2)) / max(1, n * (n - 1))
 
 

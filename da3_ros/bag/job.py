@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
@@ -19,13 +19,14 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from da3_core import Engine, Frame, FrameResult, ModelConfig, StaleStamp, Stream, StreamConfig, UnusableFrame
 
 from ..from_msg import StampedTransform
+from ..poses import in_given_world
 from ..to_msg import OutputConfig, StreamCounts
 from ..view import RerunRecording
 from .files import SUMMARY, DatasetFolder, TrajectoryFile, new_bag, new_file, new_folder, summary_path
 from .measured import MeasuredDepth
 from .overlap import consumed, made_ahead
 from .places import Place, refuse_places
-from .plan import SourceOptions, make_plan, output_transforms
+from .plan import Plan, SourceOptions, make_plan, output_transforms
 from .recording import BagError, DamagedError, Recording
 from .source import Carried, FrameSource
 from .summary import Summary, values_of
@@ -34,6 +35,7 @@ from .writer import BagWriter
 
 log = logging.getLogger(__name__)
 NO_METRES = "no metre is known: it takes odometry or TF and a camera that moves, or a metric model (or --scale.unknown relative)"
+NO_WORLD = "no given pose could be used, so there are none in their frame: --odometry none gives poses in a world of their own"
 AHEAD = 8  # sets or messages between two threads
 
 
@@ -96,25 +98,27 @@ def run_bag(job: BagJob, engine: Engine, config: StreamConfig, output: OutputCon
         found = survey(recording, config.poses, output.child_suffix)
         for transform in job.static_transforms:
             found.add_static(transform)
-        plan = make_plan(found, job.source)
+        uses_poses = config.mode.mode != "unposed"
+        plan = make_plan(found, job.source if uses_poses else replace(job.source, odometry="none"))
         summary.plan = list(plan.describe())
         for line in summary.plan:
             log.info("%s", line)
         source = FrameSource(recording, found, plan, config, job.copy)
-        sinks = _make_sinks(job, places, source, config.rig.anchor_camera or plan.cameras[0].name)
+        anchor = config.rig.anchor_camera or plan.cameras[0].name
+        sinks = _make_sinks(job, places, source, anchor)
         bag = places.enter_context(new_bag(job.output))
-        out = _Output(recording, BagWriter(bag, plan.world_frame, output), sinks)
+        out = _Output(recording, BagWriter(bag, plan.world_frame, anchor, output), sinks)
         places.callback(out.abort)
         out.static_transforms = output_transforms(found, plan, output.child_suffix)
         with (
             stop_signals() as stops,
-            closing(_placed(source, Stream(engine, config), summary, stops)) as items,
+            closing(_placed(source, plan, Stream(engine, config), summary, stops)) as items,
             consumed(out.consume, AHEAD) as put,
         ):
             for item in items:
                 put(item)
         summary.engine = engine.description
-        _conclude(summary, source, recording, out)
+        _conclude(summary, plan, source, recording, out)
         out.close()
         summary.write(bag / SUMMARY)
     return summary
@@ -154,7 +158,9 @@ class _Output:
         self._writer.abort()
 
 
-def _placed(source: FrameSource, stream: Stream, summary: Summary, stops: Sequence[int]) -> Generator[Carried | Placed, None, None]:
+def _placed(
+    source: FrameSource, plan: Plan, stream: Stream, summary: Summary, stops: Sequence[int]
+) -> Generator[Carried | Placed, None, None]:
     """Sends frames through the stream until the source ends, breaks off, or a signal comes; the summary says which."""
     summary.images_in_recording = source.image_count
     with (
@@ -170,7 +176,7 @@ def _placed(source: FrameSource, stream: Stream, summary: Summary, stops: Sequen
                 if isinstance(item, Carried):
                     yield item
                     continue
-                results = _register(stream, item.frames, summary)
+                results = _register(stream, item.frames, plan, summary)
                 bar.update(item.received - bar.n)
                 if results:
                     dropped = item.dropped + summary.skipped.total()
@@ -181,27 +187,29 @@ def _placed(source: FrameSource, stream: Stream, summary: Summary, stops: Sequen
             summary.stop("failed", str(error))
 
 
-def _register(stream: Stream, frames: Sequence[Frame], summary: Summary) -> list[FrameResult]:
+def _register(stream: Stream, frames: Sequence[Frame], plan: Plan, summary: Summary) -> list[FrameResult]:
     if not frames:
         return []
     try:
         results = stream.register(frames)
     except UnusableFrame as error:
         summary.skip([error.camera], error)
-        return _register(stream, [frame for frame in frames if frame.camera != error.camera], summary)
+        return _register(stream, [frame for frame in frames if frame.camera != error.camera], plan, summary)
     except StaleStamp as error:
         summary.skip([frame.camera for frame in frames], error)
         return []
     except Exception as error:
         log.debug("the engine's error", exc_info=True)
         raise EngineError(f"the network failed at {frames[0].stamp_ns * 1e-9:.3f} s: {type(error).__name__}: {error}") from error
+    if plan.poses is not None:
+        results = in_given_world(results)
     summary.count(results)
     for event in results[0].events:
         log.warning("%s", event)
     return results
 
 
-def _conclude(summary: Summary, source: FrameSource, recording: Recording, out: _Output) -> None:
+def _conclude(summary: Summary, plan: Plan, source: FrameSource, recording: Recording, out: _Output) -> None:
     summary.add(source.tally, out.seconds)
     missing = summary.images_in_recording - summary.received.total()
     if summary.status == "complete" and (recording.damage or missing > 0):
@@ -210,6 +218,8 @@ def _conclude(summary: Summary, source: FrameSource, recording: Recording, out: 
         raise BagError(f"no image could be processed: {summary.reason()}", summary.exit_code or 1)
     if not summary.has_metres:
         log.warning("%s", NO_METRES)
+    if plan.poses is not None and not summary.placed.total():
+        log.warning("%s", NO_WORLD)
 
 
 def _make_sinks(job: BagJob, places: ExitStack, source: FrameSource, anchor: str) -> list[ResultSink]:

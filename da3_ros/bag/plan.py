@@ -9,13 +9,13 @@ from itertools import groupby
 from typing import Any
 
 from ..from_msg import StampedTransform
+from ..to_msg import OWN_WORLD
 from ..tf_tree import TransformError, TransformTree
 from .recording import BagError
 from .survey import ImageTopic, OdometryTopic, Survey
 
 log = logging.getLogger(__name__)
 WORLD_NAMES = ("odom", "map", "world")  # odom first: it is the one without jumps (REP 105)
-OWN_WORLD = "da3_world"
 
 
 @dataclass(frozen=True)

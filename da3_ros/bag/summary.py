@@ -40,6 +40,7 @@ class Summary:
     images_in_recording: int = 0
     received: Counter[str] = field(default_factory=Counter)
     processed: Counter[str] = field(default_factory=Counter)
+    placed: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     unposed: Counter[str] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
@@ -69,6 +70,7 @@ class Summary:
             self.first_done, self.first_count = time.perf_counter(), len(results)
         for result in results:
             self.processed[result.camera] += 1
+            self.placed[result.camera] += result.T_world_cam is not None
             self.modes[result.mode] += 1
             self.scale_sources[result.scale.source] += 1
             self.known_pixels += float(np.isfinite(result.depth_m).mean())
@@ -118,6 +120,7 @@ class Summary:
                 "received": dict(self.received),
                 "processed": dict(self.processed),
                 "skipped": dict(self.skipped),
+                "placed": dict(self.placed),
                 "without_pose": dict(self.unposed),
             },
             "ignored_messages": dict(self.ignored),

@@ -59,10 +59,11 @@ class MessageWriter:
 class BagWriter(MessageWriter):
     """Writes results under /da3/<camera>/..., /da3/..., /tf and /tf_static."""
 
-    def __init__(self, path: Path, world_frame: str, output: OutputConfig) -> None:
+    def __init__(self, path: Path, world_frame: str, anchor: str, output: OutputConfig) -> None:
+        """anchor: the camera whose pose is the odometry."""
         super().__init__(path)
         self._types = RosbagsTypes(self._store)
-        self._world_frame = world_frame
+        self._world_frame, self._anchor = world_frame, anchor
         self._output = output
 
     def write_results(self, results: Sequence[FrameResult], counts: StreamCounts, log_ns: int) -> None:
@@ -100,7 +101,8 @@ class BagWriter(MessageWriter):
         if not results:
             return
         suffix, world = self._output.child_suffix, self._world_frame
-        self.write("/da3/odometry", to_msg.odometry(self._types, results[0], world, suffix), log_ns)
+        if results[0].camera == self._anchor:
+            self.write("/da3/odometry", to_msg.odometry(self._types, results[0], world, suffix), log_ns)
         transforms = [to_msg.pose_transform(self._types, result, world, suffix) for result in results]
         self.write("/tf", to_msg.tf_message(self._types, transforms), log_ns)
 

@@ -20,7 +20,7 @@ from da3_ros.bag.files import DatasetFolder
 from da3_ros.bag.job import BagJob, run_bag
 from da3_ros.bag.plan import SourceOptions
 from da3_ros.bag.recording import BagError
-from da3_ros.from_msg import transforms_from_msg
+from da3_ros.from_msg import stamp_ns, transforms_from_msg
 from da3_ros.tf_tree import TransformTree
 from da3_ros.to_msg import OutputConfig
 
@@ -142,6 +142,23 @@ def test_images_without_a_pose_go_in_unposed(tmp_path: Path, out: Path, run: Run
     assert summary.unposed == {"front": FRAMES - 2}
     assert summary.processed == {"front": FRAMES}
     assert summary.modes["unposed"] > 0
+
+
+def test_images_before_the_first_pose_have_none_in_its_frame(tmp_path: Path, out: Path, run: Run) -> None:
+    robot = [r for r in bags.robot(FRAMES) if "image" in r[1] or "info" in r[1] or r[1] == "/tf_static" or r[0] > stamp_of(2)]
+    summary = run(bags.write_ros2(tmp_path / "in", robot), out, {"mode.mode": "posed"})
+    poses = [stamp_ns(msg.header.stamp) for _, msg in read_mcap(out)["/da3/front/pose"]]
+    without = summary.unposed["front"]
+    assert 0 < without < FRAMES
+    assert poses == [stamp_of(i) for i in range(without, FRAMES)]
+    assert summary.placed == {"front": FRAMES - without}
+
+
+def test_poses_that_are_not_to_be_used_leave_the_camera_in_our_own_world(robot_bag: Path, out: Path, run: Run) -> None:
+    summary = run(robot_bag, out, {"mode.mode": "unposed"})
+    assert "da3_world" in summary.plan[-1]
+    found = read_mcap(out)
+    assert {msg.header.frame_id for _, msg in [*found["/da3/front/pose"], *found["/da3/odometry"]]} == {"da3_world"}
 
 
 def own_tf(i: int, *others: Any) -> bags.Recorded:

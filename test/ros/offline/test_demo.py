@@ -41,7 +41,7 @@ def third_K(path: RobotPath) -> np.ndarray[Any, Any]:
 
 def write_output(bag: Path, path: RobotPath, scale: float) -> None:
     """What a network would give that sees true depth at a third of the size, `scale` times too far, from true poses moved elsewhere."""
-    writer = BagWriter(bag, "odom", OutputConfig())
+    writer = BagWriter(bag, "odom", "front", OutputConfig())
     for frame in path.frames():
         depth = np.where(np.isfinite(frame.depth_m), frame.depth_m * scale, np.nan).astype(np.float32)[1::3, 1::3]
         result = make_result(

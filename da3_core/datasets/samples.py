@@ -17,7 +17,7 @@ LARGEST_STRIDE = 30  # frames from one view to the next: a second of most camera
 def pick_frames(rng: np.random.Generator, length: int, views: int) -> list[int]:
     """Indices of `views` frames of a recording of `length`, evenly spaced; raises ValueError when it is too short."""
     if length < views:
-        raise ValueError(f"a recording of {length} frames cannot give {views} views: use longer ones, or fewer (--views, data.buckets)")
+        raise ValueError(f"a recording of {length} frames cannot give {views} views: use longer ones, or fewer (--views)")
     widest = min(LARGEST_STRIDE, (length - 1) // max(views - 1, 1))
     stride = int(np.exp(rng.uniform(0, np.log(widest + 1)))) if widest > 1 else 1
     start = int(rng.integers(length - stride * (views - 1)))

@@ -14,6 +14,7 @@ import yaml
 from da3_core.config import replace_setting, setting
 from da3_core.scenes.kinds import MIX, check_mix
 
+PATCH = 14
 OBJECTIVES = ("anyview", "teacher", "mono", "metric", "gaussians")
 
 
@@ -149,10 +150,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for bucket in self.data.buckets:
-            if bucket.height % 14 or bucket.width % 14:
+            if bucket.height % PATCH or bucket.width % PATCH:
                 raise ValueError(f"bucket {bucket.height}x{bucket.width}: both sides must be multiples of 14")
             if not bucket.views or min(bucket.views) < 1:
                 raise ValueError(f"bucket {bucket.height}x{bucket.width}: views {list(bucket.views)} must be a list of positive counts")
+            for n_views in bucket.views:
+                world_shape(bucket, n_views, self.data.patches_per_step)
         if not any(bucket.weight for bucket in self.data.buckets):
             raise ValueError("data.buckets holds nothing to draw: name one bucket at least, with a weight above 0")
         check_mix("data.worlds", self.data.worlds)
@@ -160,6 +163,20 @@ class TrainConfig:
             raise ValueError("optimizer.name = muon needs whole matrices: use runtime.parallel = ddp, or adamw with fsdp")
         if self.runtime.parallel == "fsdp" and self.loss.matching > 0:
             raise ValueError("loss.matching reads matrices inside blocks: use runtime.parallel = ddp, or loss.matching = 0 with fsdp")
+
+
+def world_shape(bucket: Bucket, n_views: int, patches_per_step: int) -> tuple[int, int]:
+    """Worlds in a batch, and views of each: the same for every view count of the bucket where the largest is a multiple of all.
+
+    One shape means one program for the renderer and one for every part of the network that sees single views. Raises ValueError for a
+    batch that cannot hold them.
+    """
+    images = patches_per_step // (bucket.height // PATCH * (bucket.width // PATCH))
+    most = max(bucket.views)
+    views = n_views if any(most % n for n in bucket.views) else most
+    if images < views:
+        raise ValueError(f"{views} views of {bucket.height}x{bucket.width} exceed data.patches_per_step = {patches_per_step}: raise it")
+    return images // views, views
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -18,9 +18,7 @@ from torch import Tensor
 from da3_core.scenes.kinds import MIX, draw_kinds
 from da3_core.scenes.sample import Samples, Shots, plan_shots, reorder_views, shoot, split_views
 from da3_core.scenes.splits import TRAIN, VALIDATION
-from da3_core.training.config import Bucket, DataConfig
-
-PATCH = 14
+from da3_core.training.config import Bucket, DataConfig, world_shape
 
 
 @dataclass(frozen=True)
@@ -56,19 +54,6 @@ class Share:
 
     rank: int = 0
     processes: int = 1
-
-
-def world_shape(bucket: Bucket, n_views: int, patches_per_step: int) -> tuple[int, int]:
-    """Worlds in a batch, and views of each: the same for every view count of the bucket where the largest is a multiple of all.
-
-    One shape means one program for the renderer and one for every part of the network that sees single views.
-    """
-    images = patches_per_step // (bucket.height // PATCH * (bucket.width // PATCH))
-    most = max(bucket.views)
-    views = n_views if any(most % n for n in bucket.views) else most
-    if images < views:
-        raise ValueError(f"{views} views of {bucket.height}x{bucket.width} exceed data.patches_per_step = {patches_per_step}: raise it")
-    return images // views, views
 
 
 def draw_step(config: DataConfig, seed: int, step: int, share: Share) -> Draw:

@@ -14,7 +14,7 @@ import torch
 from da3_core.datasets import RecordedFrame, TumRgbdRecording, fit_frame, pick_frames, samples_from_frames
 from da3_core.scenes.sample import Samples, reorder_views, split_views
 from da3_core.scenes.splits import VALIDATION
-from da3_core.training.config import DataConfig
+from da3_core.training.config import DataConfig, world_shape
 from da3_core.training.data import Draw, SeedKey, seed_key
 
 log = logging.getLogger(__name__)
@@ -32,14 +32,15 @@ class RecordedScenes:
     """
 
     def __init__(self, config: DataConfig, device: torch.device) -> None:
-        """Raises ValueError when a folder cannot be read or none was given."""
+        """Raises ValueError when a folder cannot be read or holds too little for a window, or none was given."""
         if not config.train:
             raise ValueError("data.source = tum_rgbd needs folders: set data.train, and data.validation for folders to validate on")
         if not config.validation:
             log.warning("validating on the recordings that are trained on, which hides overfitting: set data.validation to others")
         self.device = device
-        self.train = [TumRgbdRecording(folder) for folder in config.train]
-        self.validation = [TumRgbdRecording(folder) for folder in config.validation] or self.train
+        longest = max(world_shape(bucket, n, config.patches_per_step)[1] for bucket in config.buckets for n in bucket.views)
+        self.train = [_open(folder, longest) for folder in config.train]
+        self.validation = [_open(folder, longest) for folder in config.validation] or self.train
         self.draws_ahead = BATCHES_AHEAD * config.worlds_reused
         self.threads = ThreadPoolExecutor(THREADS, "recordings")
         self.reading: dict[SeedKey, list[Scene]] = {}
@@ -70,6 +71,13 @@ class RecordedScenes:
         recording = recordings[rng.integers(len(recordings))]
         frames = pick_frames(rng, len(recording), draw.world_views)
         return [self.threads.submit(_read_frame, recording, frame, draw.image_size) for frame in frames]
+
+
+def _open(folder: str, longest: int) -> TumRgbdRecording:
+    recording = TumRgbdRecording(folder)
+    if len(recording) < longest:
+        raise ValueError(f"{folder} has {len(recording)} frames, data.buckets asks for {longest} in a row: leave it out, or ask for fewer")
+    return recording
 
 
 def _read_frame(recording: TumRgbdRecording, index: int, size: tuple[int, int]) -> RecordedFrame:

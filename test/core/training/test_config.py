@@ -116,6 +116,10 @@ def test_mistakes_in_overrides_are_named(tmp_path: Path, override: str, message:
         ("data: {buckets: [{height: 28, width: 28, views: [two]}]}", r"data.buckets\[0\].views\[0\] takes a int, not 'two'"),
         ("optimizer: {name: muon}\nruntime: {parallel: fsdp}", r"muon needs whole matrices"),
         ("loss: {matching: 0.5}\nruntime: {parallel: fsdp}", r"matching reads matrices inside blocks"),
+        (
+            "data: {patches_per_step: 8, buckets: [{height: 28, width: 28, views: [2]}, {height: 28, width: 28, views: [1, 4]}]}",
+            r"^4 views of 28x28",
+        ),
         ("data: {buckets: []}", r"data.buckets holds nothing to draw"),
         ("data: {buckets: [{weight: 0}, {weight: 0.0}]}", r"one bucket at least, with a weight above 0"),
         ("- 3", r"must hold settings"),

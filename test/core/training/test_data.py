@@ -5,8 +5,8 @@ import torch
 
 from da3_core.scenes.sample import reorder_views, split_views
 from da3_core.scenes.splits import TRAIN, VALIDATION
-from da3_core.training.config import Bucket, DataConfig
-from da3_core.training.data import RenderedScenes, Share, draw_step, draw_validation, world_shape
+from da3_core.training.config import Bucket, DataConfig, world_shape
+from da3_core.training.data import RenderedScenes, Share, draw_step, draw_validation
 
 from .fixed_batch import fixed_samples
 

@@ -123,6 +123,18 @@ def test_a_picture_that_cannot_be_read_is_named_when_its_turn_comes(config: Data
             source(second)
 
 
+@pytest.mark.parametrize("role", ["train", "validation"])
+def test_a_recording_too_short_for_a_window_is_named_at_the_start(config: DataConfig, role: str) -> None:
+    """Twelve frames are enough for twelve views."""
+    buckets = (Bucket(28, 28, (4,)), Bucket(28, 28, (6, 12), weight=0.01))
+    scenes_of(replace(config, patches_per_step=64, buckets=buckets)).close()
+    associations = Path(getattr(config, role)[0]) / "rgb.txt"
+    lines = associations.read_text().splitlines(keepends=True)
+    associations.write_text("".join(lines[:-1]))
+    with pytest.raises(ValueError, match=rf"{role} has 11 frames, data\.buckets asks for 12"):
+        scenes_of(replace(config, patches_per_step=64, buckets=buckets))
+
+
 def test_validating_on_what_is_trained_on_is_said_once(config: DataConfig, caplog: pytest.LogCaptureFixture) -> None:
     (draw,) = draw_validation(config, 1, Share())
     with closing(scenes_of(config)) as source:

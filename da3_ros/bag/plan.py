@@ -9,8 +9,8 @@ from itertools import groupby
 from typing import Any
 
 from ..from_msg import StampedTransform
-from ..to_msg import OWN_WORLD
 from ..tf_tree import TransformError, TransformTree
+from ..to_msg import OWN_WORLD
 from .recording import BagError
 from .survey import ImageTopic, OdometryTopic, Survey
 

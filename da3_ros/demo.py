@@ -70,6 +70,8 @@ def run_demo(folder: Path, seconds: float, config: OfflineConfig, force: bool) -
 
     if folder.exists() and not force:
         raise ValueError(f"{folder} exists; --force replaces it")
+    if folder.exists() and not DemoFiles(folder).drive.is_dir() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is no demo's folder, it has no drive: --force does not replace it; remove it or take another place")
     console = Console()
     engine, is_trained = _load(config)
     if not is_trained:

@@ -126,3 +126,12 @@ def test_demo_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     with pytest.raises(SystemExit) as ended:
         main(["demo", str(folder), *map(str, tiny)])
     assert ended.value.code == 1
+
+
+def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", str(tmp_path), "--force"])
+    assert ended.value.code
+    assert "is no demo's folder" in capsys.readouterr().err
+    assert (tmp_path / "thesis.tex").read_text() == "mine"

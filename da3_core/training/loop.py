@@ -151,7 +151,7 @@ class Trainer:
         processes.barrier()
         self._resume()
         self.clock.tick(self.step)
-        self.report = Report(config, self.folder, processes, self.clock.progress(self.step))
+        self.report = Report(config, self.folder, processes, self.step, self.clock.progress(self.step))
 
     def run(self) -> Outcome:
         """Train to the end or until asked to stop."""
@@ -183,7 +183,8 @@ class Trainer:
     def _look(self) -> None:
         step, every = self.step, self.config.report
         self.clock.tick(step)
-        logs, checks = step % every.log_every == 0, step % every.validate_every == 0
+        is_last = self.clock.progress(step) >= 1
+        logs, checks = is_last or step % every.log_every == 0, is_last or step % every.validate_every == 0
         saves = step % every.checkpoint_every == 0
         if logs or checks or saves or step % LOOK_EVERY == 0 or self.processes.device.type == "cpu":
             self._stop_on_bad()
@@ -191,8 +192,10 @@ class Trainer:
             rates = {f"lr_{i}": o.param_groups[0]["lr"] for i, o in enumerate(self.optimizers)}
             self.report.scalars(step, self.clock.progress(step), rates)
         if checks:
+            self.average.swap()
             self.report.validation(step, self._validate())
             self._picture()
+            self.average.swap()
         if saves:
             self._save()
 
@@ -210,17 +213,15 @@ class Trainer:
         )
 
     def _validate(self) -> dict[str, float]:
-        """Errors of the averaged weights on the fixed validation batches, the mean over batches and processes."""
+        """Errors on the fixed validation batches, the mean over batches and processes."""
         if not self.validation:
             draws = draw_validation(self.config.data, self.config.report.validation_batches, self.share)
             self.validation = [(draw, self.batches.source(draw)) for draw in draws]
-        self.average.swap()
         found: dict[str, list[Tensor]] = defaultdict(list)
         for draw, samples in self.validation:
             # With gradients, which nobody asks for: without them everything would be compiled a second time.
             for name, value in self.objective.validate(samples, draw).items():
                 found[name].append(value.detach())
-        self.average.swap()
         means = torch.stack([torch.stack(values).mean() for values in found.values()])
         return dict(zip(found, self.processes.mean(means).tolist(), strict=True))
 

@@ -22,10 +22,14 @@ log = logging.getLogger(__name__)
 
 
 class Report:
-    """Means of the steps' scalars since the last entry, and how fast they went. progress: share of the training done before."""
+    """Means of the steps' scalars since the last entry, and how fast they went. step, progress: what of the training was done before.
 
-    def __init__(self, config: TrainConfig, folder: Path, processes: Processes, progress: float = 0.0) -> None:
-        self.config, self.folder, self.processes, self.done = config, folder, processes, _percent(progress)
+    What was written of later steps is dropped: a run that broke off is resumed from its last checkpoint, and makes these again.
+    """
+
+    def __init__(self, config: TrainConfig, folder: Path, processes: Processes, step: int = 0, progress: float = 0.0) -> None:
+        self.config, self.folder, self.processes, self.step, self.done = config, folder, processes, step, _percent(progress)
+        self.lines = folder / "scalars.jsonl"
         self.sums = torch.zeros(())
         self.names: list[str] = []
         self.steps = self.images = 0
@@ -33,7 +37,8 @@ class Report:
 
     def __enter__(self) -> Report:
         if self.processes.is_first:
-            self.writer = SummaryWriter(str(self.folder / "tensorboard"))
+            _drop_after(self.step, self.lines)
+            self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.step + 1)
             quiet = 0.5 if sys.stderr.isatty() else 20.0
             form = "{percentage:5.1f}% |{bar:20}| {elapsed} < {remaining}{postfix}"
             self.bar = tqdm(total=100, initial=self.done, mininterval=quiet, bar_format=form)
@@ -79,8 +84,17 @@ class Report:
     def _write(self, group: str, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             self.writer.add_scalar(f"{group}/{name}", value, step)
-        with (self.folder / "scalars.jsonl").open("a") as file:
+        with self.lines.open("a") as file:
             file.write(json.dumps({"step": step, "group": group, **values}) + "\n")
+
+
+def _drop_after(step: int, lines: Path) -> None:
+    """Drop the entries of later steps, and one that was not written to its end."""
+    if lines.exists():
+        kept = [line for line in lines.read_text().splitlines(keepends=True) if line.endswith("\n") and json.loads(line)["step"] <= step]
+        part = lines.with_suffix(".part")
+        part.write_text("".join(kept))
+        part.rename(lines)
 
 
 def _percent(progress: float) -> float:

@@ -11,8 +11,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,6 +27,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from da3_core.model import build_model, load_model, save_model
 from da3_core.model.presets import MonoConfig
 from da3_core.training import __main__ as program
+from da3_core.training.anyview import AnyViewTraining
 from da3_core.training.config import ScheduleConfig, load_config
 from da3_core.training.loop import Clock, NonFiniteLossError, Outcome, Trainer, train
 from da3_core.training.processes import Processes, join_processes
@@ -202,6 +205,57 @@ def test_tensorboard_shows_scalars_and_pictures(material: Path, tmp_path: Path) 
     assert (picture.step, picture.width, picture.height) == (4, 28, 28)
     pixels = cv2.imdecode(np.frombuffer(picture.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
     assert pixels is not None and pixels.std() > 10
+
+
+def entries(run: Path, group: str) -> list[int]:
+    """The steps of a group's entries in scalars.jsonl."""
+    written = [json.loads(line) for line in (run / "scalars.jsonl").read_text().splitlines()]
+    return [entry["step"] for entry in written if entry["group"] == group]
+
+
+def test_the_weights_that_ship_are_those_of_the_last_scores_and_pictures(
+    material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def watched(method: Callable[..., Any]) -> Callable[..., Any]:
+        def noting(objective: AnyViewTraining, *batch: object) -> Any:
+            seen.append({name: tensor.clone() for name, tensor in objective.network.state_dict().items()})
+            return method(objective, *batch)
+
+        return noting
+
+    for method in (AnyViewTraining.validate, AnyViewTraining.pictures):
+        monkeypatch.setattr(AnyViewTraining, method.__name__, watched(method))
+    train(material / "settings.yaml", [f"output={tmp_path}", "schedule.steps=5", "schedule.decay=constant"])
+    assert (entries(tmp_path, "train"), entries(tmp_path, "validation")) == ([2, 4, 5], [4, 5])
+    assert len(seen) == 2 * 3  # two view counts and one picture, twice
+    shipped = load_model(tmp_path / "model").state_dict()
+    assert all(torch.equal(shipped[name], found[name]) for name in shipped for found in seen[3:])
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [picture.step for picture in events.Images("image")] == [4, 5]
+
+
+def test_a_run_that_was_stopped_is_not_validated(material: Path, tmp_path: Path) -> None:
+    config = load_config(material / "settings.yaml", [f"output={tmp_path}", "report.validate_every=5"])
+    with join_processes("cpu") as processes:
+        StoppedAtThree(config, processes, time.monotonic()).run()
+    assert (entries(tmp_path, "train"), entries(tmp_path, "validation")) == ([2, 4], [])
+
+
+def test_steps_that_are_made_again_are_reported_once(material: Path, tmp_path: Path) -> None:
+    run = [f"output={tmp_path}", "schedule.steps=6", "report.log_every=1", "report.validate_every=2", "report.checkpoint_every=3"]
+    with join_processes("cpu") as processes, pytest.raises(NonFiniteLossError):
+        broken = Broken(load_config(material / "settings.yaml", run), processes, time.monotonic())
+        broken.at = 5
+        broken.run()
+    assert entries(tmp_path, "train") == [1, 2, 3, 4, 5]
+    with (tmp_path / "scalars.jsonl").open("a") as file:
+        file.write('{"step": 6, "gro')
+    train(material / "settings.yaml", [*run, "resume=true"])
+    assert (entries(tmp_path, "train"), entries(tmp_path, "validation")) == ([1, 2, 3, 4, 5, 6], [2, 4, 6])
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [scalar.step for scalar in events.Scalars("train/loss")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_gradients_are_clipped_and_the_norm_before_is_reported(material: Path, tmp_path: Path) -> None:

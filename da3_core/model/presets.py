@@ -94,7 +94,7 @@ _MONO_LARGE = BackboneConfig(1024, 24, 16, (4, 11, 17, 23))
 
 # Twice as many blocks before views meet as in the small network: those are done once a view, not once a window.
 _NANO = AnyViewConfig(_alternating(192, 16, 3, (9, 11, 13, 15), 8), _NANO_HEAD, camera_encoder_heads=8)
-_MONO_NANO = MonoConfig(BackboneConfig(192, 12, 3, (2, 5, 8, 11)), _NANO_HEAD)
+_MONO_NANO = MonoConfig(BackboneConfig(192, 16, 3, (3, 7, 11, 15)), _NANO_HEAD)
 _METRIC_NANO = replace(_MONO_NANO, metric=True)
 
 PRESETS: Mapping[str, ModelConfig] = {

@@ -26,7 +26,7 @@ from da3_core.training.optimizer import AveragedWeights, learning_rate_factor, m
 from da3_core.training.parallel import clip_gradients
 from da3_core.training.processes import Processes, join_processes
 from da3_core.training.report import Report
-from da3_core.training.state import Progress, load_state, newest_checkpoint, save_state, save_weights
+from da3_core.training.state import Progress, load_state, newest_checkpoint, save_state, save_weights, step_of
 
 log = logging.getLogger(__name__)
 
@@ -234,6 +234,11 @@ class Trainer:
 
     def _resume(self) -> None:
         checkpoint = newest_checkpoint(self.folder)
+        latest, earliest = self.processes.largest(step_of(checkpoint), -step_of(checkpoint))
+        if latest != -earliest:
+            raise ValueError(
+                f"not every process has the checkpoint of step {latest:.0f} in {self.folder}: give an output folder that all machines share"
+            )
         if checkpoint is None:
             return
         progress = load_state(checkpoint, self.objective, self.optimizers, self.average)

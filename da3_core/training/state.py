@@ -34,6 +34,11 @@ def newest_checkpoint(run: Path) -> Path | None:
     return max((run / "checkpoint").glob("step-????????"), default=None)
 
 
+def step_of(checkpoint: Path | None) -> int:
+    """The step that it continues at; -1 of none."""
+    return int(checkpoint.name.removeprefix("step-")) if checkpoint else -1
+
+
 def save_state(
     run: Path, progress: Progress, network: nn.Module, optimizers: Sequence[Optimizer], average: AveragedWeights, processes: Processes
 ) -> None:

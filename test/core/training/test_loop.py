@@ -430,6 +430,25 @@ def test_a_resumed_run_takes_the_rate_that_it_is_given(material: Path, tmp_path:
     assert all(state["step"] == 2 for state in adam.state.values())
 
 
+@dataclass(frozen=True)
+class ApartFrom(Processes):
+    """This process, and one of another machine whose newest checkpoint is of `step`."""
+
+    step: int = -1
+
+    def largest(self, *values: float) -> list[float]:
+        return [max(mine, other) for mine, other in zip(values, (self.step, -self.step), strict=True)]
+
+
+@pytest.mark.parametrize("step", [-1, 1, 3])
+def test_processes_that_do_not_share_the_run_are_refused(material: Path, tmp_path: Path, step: int) -> None:
+    run = [f"output={tmp_path}", "resume=true"]
+    train(material / "settings.yaml", [*run, "schedule.steps=2"])
+    config = load_config(material / "settings.yaml", run)
+    with pytest.raises(ValueError, match=rf"checkpoint of step {max(2, step)} in .* all machines share"):
+        Trainer(config, ApartFrom(0, 1, torch.device("cpu"), step), time.monotonic())
+
+
 @pytest.mark.parametrize("setting", ["optimizer.name=adamw", "optimizer.weight_decay=0", "optimizer.backbone_lr_factor=0.1"])
 def test_another_optimizers_checkpoint_is_refused(material: Path, tmp_path: Path, setting: str) -> None:
     run = [f"output={tmp_path}", "schedule.steps=1", "resume=true"]

@@ -25,6 +25,7 @@ from da3_core.training.scores import Scores, depth_scores, median_aligned, rotat
 from da3_core.types import Prediction
 
 WANTED = frozenset({"depth", "rays", "cameras"})
+LIMITED = ("rays", "points", "camera", "baselines")  # losses that a scene in which nothing can be matched drowns others with
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,12 @@ class AnyViewTraining(Objective):
     def _aids(self, prediction: Prediction, samples: Samples, chances: Tensor, posed: bool) -> Values:
         """What helps training from random weights and is no part of the paper: none with the default settings."""
         backbone, device, aids = self.network.backbone, samples.depth_m.device, {}
-        if self.config.matching > 0:
+        if self.config.matching > 0 and samples.depth_m.shape[1] > 1:
             with self.autocast(device):
                 matches = find_matches(samples, backbone.config.patch_size, chances.to(device))
                 aids["matching"] = matching_loss(backbone, prediction.features, matches).mean()
-        if self.given_cameras:
-            aids["given_cameras"] = self.given_cameras(prediction.features, samples).mean() if posed else torch.zeros((), device=device)
+        if self.given_cameras and posed:
+            aids["given_cameras"] = self.given_cameras(prediction.features, samples).mean()
         return aids
 
     def predict(self, samples: Samples, posed: bool, features: Collection[int] = ()) -> Prediction:
@@ -170,11 +171,12 @@ def anyview_losses(prediction: Prediction, truth: AnyViewTruth, config: LossConf
         "rays": losses.ray_loss(rays, truth.rays, given(prediction.ray_confidence), config.lambda_c),
         "points": losses.point_loss(points, truth.points, truth.points_valid, point_weight),
         "camera": losses.camera_loss(encoding, truth.camera),
-        "baselines": losses.baseline_loss(encoding[..., :3], truth.camera[..., :3]),
         "gradient": losses.gradient_loss(depth, true_depth, truth.valid),
     }
+    if encoding.shape[1] > 1:
+        parts["baselines"] = losses.baseline_loss(encoding[..., :3], truth.camera[..., :3])
     if config.scene_limit > 0:
-        parts |= {name: losses.limited(parts[name], config.scene_limit) for name in ("rays", "points", "camera", "baselines")}
+        parts |= {name: losses.limited(parts[name], config.scene_limit) for name in LIMITED if name in parts}
     weights = {
         "depth": 1.0,
         "rays": config.rays,

@@ -23,7 +23,7 @@ class Objective(nn.Module):
 
     @abstractmethod
     def forward(self, samples: Samples, draw: Draw) -> Values:
-        """Scalars of a batch; "loss" is what is minimised."""
+        """Scalars of a batch; "loss" is what is minimised. What the batch has nothing to measure of is left out."""
 
     def variant(self, draw: Draw) -> Hashable | None:
         """What `forward` decides on the host: steps alike in this, and in shape, run the same kernels. None: it may be anything."""

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -30,8 +31,8 @@ class Report:
     def __init__(self, config: TrainConfig, folder: Path, processes: Processes, step: int = 0, progress: float = 0.0) -> None:
         self.config, self.folder, self.processes, self.step, self.done = config, folder, processes, step, _percent(progress)
         self.lines = folder / "scalars.jsonl"
-        self.sums = torch.zeros(())
-        self.names: list[str] = []
+        self.sums: dict[str, Tensor] = {}
+        self.counts: Counter[str] = Counter()
         self.steps = self.images = 0
         self.since = time.monotonic()
 
@@ -51,17 +52,19 @@ class Report:
 
     def collect(self, values: Mapping[str, Tensor], images: int) -> None:
         """Add a step's scalars, without waiting for the device."""
-        self.names = list(values)
-        stacked = torch.stack([v.detach().float() for v in values.values()])
-        self.sums = stacked + (self.sums if self.steps else 0)
+        for name, value in values.items():
+            self.sums[name] = value.detach().float() + self.sums.get(name, 0)
+            self.counts[name] += 1
         self.steps += 1
         self.images += images
 
     def scalars(self, step: int, progress: float, rates: Mapping[str, float]) -> None:
-        """Write the means since the last entry down."""
-        means = dict(zip(self.names, (self.sums / self.steps).tolist(), strict=True))
+        """Write the means since the last entry down, of each scalar over the steps that had it."""
+        sums = torch.stack([*self.sums.values()]).tolist()
+        means = {name: total / self.counts[name] for name, total in zip(self.sums, sums, strict=True)}
         seconds = time.monotonic() - self.since
         speed = {"steps_per_s": self.steps / seconds, "views_per_s": self.images * self.processes.count / seconds}
+        self.sums, self.counts = {}, Counter()
         self.steps, self.images, self.since = 0, 0, time.monotonic()
         if not self.processes.is_first:
             return

@@ -121,6 +121,17 @@ def test_the_any_view_loss_weighs_its_terms() -> None:
     torch.testing.assert_close(parts["loss"], sum(weight * parts[name] for name, weight in terms.items()))
 
 
+@pytest.mark.parametrize("posed", [True, False])
+@pytest.mark.parametrize("n", [1, 2])
+def test_an_any_view_batch_says_nothing_of_what_it_has_not(n: int, posed: bool) -> None:
+    weights = {"matching": 0.2, "given_cameras": 0.3, "baselines": 0.6}
+    objective, samples = anyview(LossConfig(**weights, pose_conditioning=0.5)), fixed_samples(n=n)  # type: ignore[arg-type]
+    values = objective(samples, fixed_draw(samples, chances=(0.0 if posed else 0.9, 0.9)))
+    assert weights.keys() & values.keys() == ({"matching", "baselines"} if n > 1 else set()) | ({"given_cameras"} if posed else set())
+    terms = weights | {"depth": 1.0, "rays": 1.0, "points": 1.0, "camera": 1.0, "gradient": 1.0}
+    torch.testing.assert_close(values["loss"], sum(weight * values[name] for name, weight in terms.items() if name in values))
+
+
 @pytest.mark.parametrize("objects", [True, False])
 def test_the_teachers_loss_is_equation_7(objects: bool) -> None:
     objective = teacher(LossConfig(teacher_gradient=0.3))

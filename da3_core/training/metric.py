@@ -32,8 +32,8 @@ class MetricTraining(Objective):
 
     def forward(self, samples: Samples, draw: Draw) -> Values:
         """The losses of a batch; "loss" is their weighted sum."""
-        samples = rotate_samples(samples, self._quarters(draw))
         samples, sky_known = self.labels(samples, draw)
+        samples = rotate_samples(samples, self._quarters(draw))  # after labelling: no teacher is trained on turned images
         return measure(*self.predict(samples.images), samples, sky_known, self.config)
 
     def variant(self, draw: Draw) -> Hashable | None:

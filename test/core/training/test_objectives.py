@@ -161,6 +161,7 @@ def test_the_metric_loss_by_hand(distance: str, depth: float) -> None:
 
 @pytest.mark.parametrize(("chances", "quarters"), [((0.04, 0.4), 1), ((0.04, 0.6), 3), ((0.06, 0.4), 0)])
 def test_a_twentieth_of_the_metric_networks_images_is_rotated(chances: tuple[float, float], quarters: int) -> None:
+    """Its teacher sees all of them upright."""
     objective, samples = metric(LossConfig()), fixed_samples()
     seen: list[Samples] = []
 
@@ -171,7 +172,7 @@ def test_a_twentieth_of_the_metric_networks_images_is_rotated(chances: tuple[flo
     objective.labels = labels  # type: ignore[assignment]
     values = objective(samples, fixed_draw(samples, chances=chances))
     turned = rotate_samples(samples, quarters)
-    assert all(torch.equal(getattr(seen[0], name), getattr(turned, name)) for name in ("images", "depth_m", "K"))
+    assert seen[0] is samples
     again = objective(turned, fixed_draw(turned, chances=(0.9, 0.9)))
     assert values["loss"].item() == pytest.approx(again["loss"].item())
 

@@ -159,29 +159,34 @@ def settings(config: Any, prefix: str = "") -> dict[str, tuple[dataclasses.Field
     return flat
 
 
-def replace_setting(config: Any, name: str, value: Any) -> Any:
-    """A copy of `config` with the dotted setting `name` changed; raises ValueError naming the setting, its range or its choices."""
+def replace_setting(config: Any, name: str, value: Any, prefix: str = "") -> Any:
+    """A copy of `config` with the dotted setting `name` changed; raises ValueError naming the setting, its range or its choices.
+
+    prefix: where `config` stands in a larger one, for the text.
+    """
     head, _, rest = name.partition(".")
-    fields = {f.name: f for f in dataclasses.fields(config)}
-    if head not in fields:
-        raise ValueError(f"unknown setting {head!r}; there are {', '.join(fields)}")
-    current = getattr(config, head)
+    names = [f.name for f in dataclasses.fields(config)]
+    if head not in names:
+        raise ValueError(f"unknown setting {head!r}; there are {', '.join(names)}")
     if rest:
-        return dataclasses.replace(config, **{head: replace_setting(current, rest, value)})
-    return dataclasses.replace(config, **{head: _checked(fields[head], current, value)})
+        return dataclasses.replace(config, **{head: replace_setting(getattr(config, head), rest, value, f"{prefix}{head}.")})
+    return dataclasses.replace(config, **{head: checked_setting(config, head, value, prefix + head)})
 
 
-def _checked(f: dataclasses.Field[Any], current: Any, value: Any) -> Any:
+def checked_setting(config: Any, name: str, value: Any, path: str) -> Any:
+    """`value` as the field `name` of `config` takes it; raises ValueError naming it by its `path`, its range or its choices."""
+    (f,) = (f for f in dataclasses.fields(config) if f.name == name)
+    current = getattr(config, name)
     if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not type(current):
-        raise ValueError(f"{f.name} takes a {type(current).__name__}, not {value!r}")
+        raise ValueError(f"{path} takes a {type(current).__name__}, not {value!r}")
     low, high = f.metadata.get("range", (None, None))
     if low is not None and not low <= value <= high:  # also refuses NaN
-        raise ValueError(f"{f.name} = {value} is outside [{low}, {high}]: {f.metadata['help']}")
+        raise ValueError(f"{path} = {value} is outside [{low}, {high}]: {f.metadata['help']}")
     choices = f.metadata.get("choices")
     if choices and value not in choices:
-        raise ValueError(f"{f.name} = {value!r} is none of {', '.join(choices)}")
+        raise ValueError(f"{path} = {value!r} is none of {', '.join(choices)}")
     if f.metadata.get("not_empty") and not value:
-        raise ValueError(f"{f.name} is empty: {f.metadata['help']}")
+        raise ValueError(f"{path} is empty: {f.metadata['help']}")
     return value

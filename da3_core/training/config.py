@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from da3_core.config import replace_setting, setting
+from da3_core.config import checked_setting, setting
 from da3_core.scenes.kinds import MIX, check_mix
 
 PATCH = 14
@@ -230,11 +230,14 @@ def _value(config: Any, name: str, hint: Any, value: Any, path: str) -> Any:
         return config_from_mapping(hint, _mapping(value, path), path + ".")
     if typing.get_origin(hint) is tuple:
         return tuple(_item(typing.get_args(hint)[0], item, f"{path}[{i}]") for i, item in enumerate(_expect(value, Sequence, path)))
-    if isinstance(getattr(config, name), str) and value is None:
+    kind = type(getattr(config, name))
+    if kind is str and value is None:
         value = ""  # as YAML reads nothing
-    if isinstance(getattr(config, name), float) and isinstance(value, str):
+    if kind in (int, float) and isinstance(value, str):
         value = _number(value, path)
-    return getattr(replace_setting(config, name, value), name)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return checked_setting(config, name, value, path)
 
 
 def _item(hint: Any, value: Any, path: str) -> Any:
@@ -255,6 +258,6 @@ def _expect(value: Any, kind: type[Any], path: str) -> Any:
 
 def _number(text: str, path: str) -> float:
     try:
-        return float(text)  # YAML reads 1e-4 as a word
+        return float(text)  # YAML reads 1e-4 and 1e5 as words
     except ValueError as error:
         raise ValueError(f"{path} takes a number, not {text!r}") from error

@@ -22,6 +22,7 @@ MAKERS: dict[str, Callable[[Tensor, int], Worlds]] = {
     "abstract": make_abstract,
 }
 KINDS = tuple(MAKERS)
+SIZELESS = frozenset({KINDS.index("object")})  # of `KINDS`, those whose images do not show how large things are
 # What is drawn from by default: abstract rooms have to be asked for.
 MIX = ("room",) * 5 + ("corridor",) + ("outdoor",) * 3 + ("object",) * 2
 

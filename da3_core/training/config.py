@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from da3_core.config import checked_setting, setting
-from da3_core.scenes.kinds import MIX, check_mix
+from da3_core.scenes.kinds import KINDS, MIX, SIZELESS, check_mix
 
 PATCH = 14
 OBJECTIVES = ("anyview", "teacher", "mono", "metric", "gaussians")
@@ -159,6 +159,9 @@ class TrainConfig:
         if not any(bucket.weight for bucket in self.data.buckets):
             raise ValueError("data.buckets holds nothing to draw: name one bucket at least, with a weight above 0")
         check_mix("data.worlds", self.data.worlds)
+        sizeless = sorted({name for name in self.data.worlds if KINDS.index(name) in SIZELESS})
+        if self.objective == "metric" and self.data.source == "scenes" and sizeless:
+            raise ValueError(f"objective metric takes no worlds that show no size: leave {', '.join(sizeless)} out of data.worlds")
         if self.runtime.parallel == "fsdp" and self.optimizer.name == "muon":
             raise ValueError("optimizer.name = muon needs whole matrices: use runtime.parallel = ddp, or adamw with fsdp")
         if self.runtime.parallel == "fsdp" and self.loss.matching > 0:

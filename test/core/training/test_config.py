@@ -132,6 +132,7 @@ def test_mistakes_in_overrides_are_named(tmp_path: Path, override: str, message:
         ),
         ("data: {buckets: []}", r"data.buckets holds nothing to draw"),
         ("data: {buckets: [{weight: 0}, {weight: 0.0}]}", r"one bucket at least, with a weight above 0"),
+        ("objective: metric", r"takes no worlds that show no size: leave object out of data\.worlds"),
         ("- 3", r"must hold settings"),
         ("1: 2", r"unknown setting '1'; there are objective"),
         ("seed: 3\noptimizer: {lr: [", r"^\S*settings\.yaml is not valid YAML: while parsing [^\n]* line 2, column 18[^\n]*$"),

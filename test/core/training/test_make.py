@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from da3_core.model import PRESETS, CheckpointError, build_model, load_model, save_model
 from da3_core.model.presets import ModelConfig
 from da3_core.training import gaussians
-from da3_core.training.config import LossConfig, TeacherLabelConfig, TrainConfig
+from da3_core.training.config import DataConfig, LossConfig, TeacherLabelConfig, TrainConfig
 from da3_core.training.labels import TeacherLabels
 from da3_core.training.make import make_labels, make_network, make_objective
 from da3_core.training.objective import ground_truth
@@ -20,6 +20,7 @@ from da3_core.training.objective import ground_truth
 from .fixed_batch import METRIC, MONO, WITH_GAUSSIANS, fixed_draw, fixed_samples
 
 CPU = torch.device("cpu")
+ROOMS = DataConfig(worlds=("room",))
 
 
 def saved(config: ModelConfig, folder: Path, seed: int = 0) -> str:
@@ -49,7 +50,7 @@ def test_every_objective_takes_a_teachers_labels(tmp_path: Path, monkeypatch: py
     config = {"teacher": MONO, "mono": MONO, "metric": METRIC}.get(objective, WITH_GAUSSIANS)
     model, teacher = saved(config, tmp_path / "model"), saved(MONO, tmp_path / "teacher", seed=1)
     monkeypatch.setattr(gaussians, "load_rasteriser", lambda: None)
-    made = make_objective(TrainConfig(objective=objective, model=model, teacher=TeacherLabelConfig(teacher)), CPU)
+    made = make_objective(TrainConfig(objective=objective, model=model, teacher=TeacherLabelConfig(teacher), data=ROOMS), CPU)
     assert isinstance(made.labels, TeacherLabels)
     assert made.labels.aligned == (objective != "mono")
     assert torch.equal(made.labels.teacher.backbone.cls_token, load_model(teacher).backbone.cls_token)  # type: ignore[union-attr]
@@ -66,7 +67,7 @@ def test_a_fifth_of_the_metric_networks_scenes_keep_their_depth(tmp_path: Path) 
     teacher, samples = TeacherLabelConfig(saved(MONO, tmp_path)), fixed_samples()
 
     def share(objective: str, loss: LossConfig) -> list[bool]:
-        labels = make_labels(TrainConfig(objective=objective, teacher=teacher, loss=loss), CPU)
+        labels = make_labels(TrainConfig(objective=objective, teacher=teacher, loss=loss, data=ROOMS), CPU)
         labels.aligned = False  # type: ignore[union-attr]
         chances = (0.1, 0.19, 0.21, 0.9)
         return [torch.equal(labels(samples, fixed_draw(samples, scene_chance=c))[0].depth_m, samples.depth_m) for c in chances]

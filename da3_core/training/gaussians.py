@@ -9,14 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from da3_core.geometry.rigid import invert_rigid
+from da3_core.geometry.rigid import invert_rigid, rigid_from_rt
 from da3_core.model import AnyView, normalise_cameras
+from da3_core.model.camera import relative_cameras
 from da3_core.model.images import normalise_images
 from da3_core.scenes.sample import Samples
 from da3_core.training import affine_losses
 from da3_core.training.config import LossConfig
 from da3_core.training.data import Draw
-from da3_core.training.objective import Labels, Objective, Values, autocast
+from da3_core.training.objective import Labels, Objective, Values, autocast, given
+from da3_core.training.scores import median_factor
 from da3_core.training.teacher import unit_depth
 from da3_core.types import Gaussians
 
@@ -29,6 +31,9 @@ Rasteriser = Callable[[Gaussians, Tensor, Tensor, tuple[int, int]], tuple[Tensor
 
 class GaussianTraining(Objective):
     """Gaussians from every other view, rendered in all of them.
+
+    Rendered in the network's own scale, to which the true depth of the views that they were made from brings the cameras: `AnyView.forward`
+    would bring Gaussians to the given cameras, whose unit is often further from the network's than it corrects.
 
     Colours are compared by their squared error and structural similarity; the paper's perceptual loss needs a network that is not ours
     to ship. Depth is compared up to scale and shift, in the views that the Gaussians were made from, with the labels' (section 5.1).
@@ -54,14 +59,24 @@ class GaussianTraining(Objective):
     def render(self, samples: Samples) -> tuple[Tensor, Tensor, slice]:
         """Images (B, N, 3, H, W) and depth (B, N, H, W) of all views, and which views the Gaussians were made from."""
         context = slice(0, None, 2)
-        T_cam_world = normalise_cameras(invert_rigid(samples.T_world_cam))  # the first view is one of the context's
+        T_cam_world = invert_rigid(samples.T_world_cam)
         with self.autocast(samples.images.device):
-            prediction = self.network(
-                normalise_images(samples.images[:, context]), T_cam_world[:, context], samples.K[:, context], want={"gaussians"}
-            )
+            gaussians, placed_by = self.gaussians(samples.images[:, context], T_cam_world[:, context], samples.K[:, context])
+        T_cam_first, _ = relative_cameras(T_cam_world)
+        unit_m = median_factor(placed_by, samples.depth_m[:, context], samples.valid[:, context])
+        T_cam_first = rigid_from_rt(T_cam_first[..., :3, :3], T_cam_first[..., :3, 3] / unit_m[:, None, None])
         H, W = samples.images.shape[-2:]
-        image, depth = self.rasterise(prediction.gaussians, T_cam_world, samples.K, (H, W))
+        image, depth = self.rasterise(gaussians, T_cam_first, samples.K, (H, W))
         return image, depth, context
+
+    def gaussians(self, images: Tensor, T_cam_world: Tensor, K: Tensor) -> tuple[Gaussians, Tensor]:
+        """Gaussians of posed images (B, N, 3, H, W) in 0..1, and the depth (B, N, H, W) that places them, in the network's own scale."""
+        network, images, size = self.network, normalise_images(images), (images.shape[-2], images.shape[-1])
+        camera_tokens = network.camera_tokens(normalise_cameras(T_cam_world), K, size)
+        views = network.backbone.encode_views(images)
+        window = network.backbone.decode_window(views, network.backbone.grid_of(size), camera_tokens)
+        prediction = network.read_out(window, size)
+        return network.gaussians(window, images, prediction), given(prediction.depth)
 
     def validate(self, samples: Samples, draw: Draw) -> Values:
         """Peak signal-to-noise ratio of views that the Gaussians were not made from, or of all where there is one."""

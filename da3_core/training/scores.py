@@ -21,9 +21,15 @@ def depth_scores(depth: Tensor, truth: Tensor, valid: Tensor) -> Scores:
 
 @torch.no_grad()
 def median_aligned(depth: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """Depth (B, N, H, W) times one factor per scene, the median of truth over depth on every other row and column."""
+    """Depth (B, N, H, W) times one factor per scene, see `median_factor`."""
+    return depth * median_factor(depth, truth, valid)[:, None, None, None]
+
+
+@torch.no_grad()
+def median_factor(depth: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+    """(B,): the median of truth over depth (B, N, H, W) on every other row and column, 1 where nothing is valid."""
     ratio = torch.where(valid, truth / depth, torch.nan)[..., ::2, ::2].flatten(1)
-    return depth * ratio.nanmedian(1).values.nan_to_num(1)[:, None, None, None]
+    return ratio.nanmedian(1).values.nan_to_num(1)
 
 
 @torch.no_grad()

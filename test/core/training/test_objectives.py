@@ -13,7 +13,7 @@ from torch import Tensor
 from da3_core.geometry.pinhole import unproject
 from da3_core.geometry.rays import points_from_rays
 from da3_core.geometry.rigid import invert_rigid, rotate
-from da3_core.model import build_model
+from da3_core.model import build_model, normalise_cameras
 from da3_core.scenes.sample import Samples
 from da3_core.training.anyview import AnyViewTraining, anyview_losses, truth_from_samples
 from da3_core.training.config import LossConfig
@@ -334,6 +334,27 @@ def test_the_gaussian_head_learns_and_the_rest_does_not() -> None:
     moved = {name for name, p in net.named_parameters() if not torch.equal(p, before[name])}
     assert moved
     assert all(name.startswith("gaussian_head.") for name in moved)
+
+
+def test_gaussians_come_from_normalised_cameras_and_are_rendered_in_the_unit_of_their_depth() -> None:
+    """Metres or not, and how many views there are beside those that the Gaussians are made from, is nothing to the network."""
+    net, samples = network(WITH_GAUSSIANS), fixed_samples(n=4)
+    seen: dict[str, Tensor] = {}
+    net.camera_encoder.register_forward_pre_hook(lambda module, args: seen.update(given=args[0]))  # type: ignore[operator,union-attr]
+    net.head.register_forward_hook(lambda module, args, maps: seen.update(depth=maps.depth))  # type: ignore[operator,union-attr]
+
+    def rasterise(gaussians: Gaussians, T_cam_world: Tensor, K: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        seen["rendered"] = T_cam_world
+        return splat(gaussians, T_cam_world, K, size)
+
+    GaussianTraining(net, LossConfig(), bf16=False, labels=ground_truth, rasterise=rasterise)(samples, fixed_draw(samples))  # type: ignore[arg-type]
+    T_cam_world = invert_rigid(samples.T_world_cam)
+    torch.testing.assert_close(seen["given"], normalise_cameras(T_cam_world[:, ::2]))
+    ratio = torch.where(samples.valid[:, ::2], samples.depth_m[:, ::2] / seen["depth"], torch.nan)
+    unit_m = ratio.flatten(1).nanmedian(1).values[:, None, None]
+    in_metres = torch.cat([seen["rendered"][..., :3, :3], seen["rendered"][..., :3, 3:] * unit_m[..., None]], -1)
+    expected = (T_cam_world @ samples.T_world_cam[:, :1])[..., :3, :]
+    torch.testing.assert_close(in_metres, expected, rtol=0.03, atol=1e-5)
 
 
 def taught_gaussians(loss: LossConfig) -> Objective:

@@ -117,13 +117,15 @@ class DPT(nn.Module):
         self.sky_output = OutputStack(config.features // 2, 1)
         self.resample = Resample()
 
-    def forward(self, features: Sequence[Tensor], grid: Size, size: Size) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Sequence[Tensor], grid: Size, size: Size, more: Sequence[OutputStack] = ()) -> tuple[Tensor, ...]:
+        """`more` are further outputs of one channel, read from the same map: theirs (B, N, H, W) come last, as they are."""
         views = features[0].shape[:2]
         fused = self.fusion(self.pyramid([f.flatten(0, 1).to(self.neck.weight.dtype) for f in features], grid))
         x = self.resample(self.neck(fused), size)
         depth = self.depth_output(x).float().exp()
         sky = F.relu(self.sky_output(x).float())
-        return depth.squeeze(1).unflatten(0, views), sky.squeeze(1).unflatten(0, views)
+        maps = (depth, sky, *(output(x).float() for output in more))
+        return tuple(m.squeeze(1).unflatten(0, views) for m in maps)
 
 
 def output_layer(dim_in: int, channels: int) -> nn.Conv2d:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from da3_core.model import Mono
-from da3_core.model.dpt import DPT, OutputStack
+from da3_core.model.dpt import OutputStack
 from da3_core.model.images import normalise_images
 from da3_core.scenes.sample import Samples
 from da3_core.training import affine_losses, losses
@@ -19,8 +17,6 @@ from da3_core.training.data import Draw
 from da3_core.training.objective import Labels, Objective, Values, autocast, depth_picture, masks_known
 from da3_core.training.scores import depth_scores, sky_scores
 from da3_core.types import SKY_THRESHOLD
-
-Size = tuple[int, int]
 
 
 class TeacherTraining(Objective):
@@ -45,9 +41,9 @@ class TeacherTraining(Objective):
             features = [f.patches for f in self.network.backbone(normalise_images(images)).features]
             size = (images.shape[-2], images.shape[-1])
             grid = self.network.backbone.grid_of(size)
-            if self.object_output is None:
-                return *self.network.head(features, grid, size), None
-            return head_maps(self.network.head, self.object_output, features, grid, size)
+            more = [] if self.object_output is None else [self.object_output]
+            depth, sky, *objects = self.network.head(features, grid, size, more)
+            return depth, sky, objects[0] if objects else None
 
     def validate(self, samples: Samples, draw: Draw) -> Values:
         """Depth after alignment and sky, against ground truth."""
@@ -83,16 +79,6 @@ def measure(depth: Tensor, sky: Tensor, objects: Tensor | None, samples: Samples
     total = torch.stack([weights.get(name, 1.0) * value for name, value in parts.items()]).sum(0)
     means = {name: value.mean() for name, value in (parts | {"loss": total}).items()}
     return means | depth_scores(aligned, truth, samples.valid)
-
-
-def head_maps(head: DPT, object_output: OutputStack, features: Sequence[Tensor], grid: Size, size: Size) -> tuple[Tensor, Tensor, Tensor]:
-    """What the head says (B, N, H, W), and a third output on the same map."""
-    views = features[0].shape[:2]
-    x = head.resample(head.neck(head.fusion(head.pyramid([f.flatten(0, 1) for f in features], grid))), size)
-    depth = head.depth_output(x).float().exp()
-    sky, objects = F.relu(head.sky_output(x).float()), object_output(x).float()
-    depth, sky, objects = (y.squeeze(1).unflatten(0, views) for y in (depth, sky, objects))
-    return depth, sky, objects
 
 
 def unit_depth(depth_m: Tensor, valid: Tensor) -> Tensor:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 
 from da3_core.model import build_model
 from da3_core.training.anyview import AnyViewTraining
 from da3_core.training.config import LossConfig, RuntimeConfig
 from da3_core.training.objective import Objective, ground_truth
-from da3_core.training.parallel import parallelise
+from da3_core.training.parallel import compile_parts, parallelise
 from da3_core.training.processes import Processes
 from da3_core.training.teacher import TeacherTraining
 
@@ -24,6 +28,34 @@ def outputs(objective: Objective) -> list[torch.Tensor]:
     layers = [getattr(objective, "object_output", None), getattr(head, "sky_output", None), *getattr(head, "ray_outputs", ())]
     with torch.autocast("cpu", torch.bfloat16):
         return [layer(torch.randn(1, HEAD.features // 2, 14, 14)) for layer in (head.depth_output, *filter(None, layers))]  # type: ignore[operator,union-attr]
+
+
+@pytest.mark.parametrize("objects", [True, False])
+def test_all_outputs_of_a_teacher_come_from_its_compiled_head(monkeypatch: pytest.MonkeyPatch, objects: bool) -> None:
+    objective = TeacherTraining(build_model(MONO), LossConfig(), bf16=False, labels=ground_truth, objects=objects)  # type: ignore[arg-type]
+    images = torch.rand(2, 2, 3, 28, 42, generator=torch.Generator().manual_seed(0))
+    expected = objective.predict(images)
+    inside: list[bool] = []
+
+    def compiled(forward: Callable[..., Any], dynamic: bool | None) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            inside.append(True)
+            result = forward(*args)
+            inside.pop()
+            return result
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    compile_parts(objective)
+    convolutions = [m for m in objective.modules() if isinstance(m, nn.Conv2d) and m is not objective.network.backbone.patch_embed]
+    found: list[bool] = []
+    for module in convolutions:
+        module.register_forward_hook(lambda *_: found.append(bool(inside)))
+    maps = objective.predict(images)
+    assert len(found) == len(convolutions) and all(found)
+    assert [m is None for m in maps] == [False, False, not objects]
+    torch.testing.assert_close([m for m in maps if m is not None], [m for m in expected if m is not None])
 
 
 @pytest.mark.parametrize("bf16", [True, False])

@@ -19,13 +19,12 @@ from da3_core.model.images import normalise_images
 from da3_core.model.nested import Nested
 from da3_core.model.reference_view import Strategy
 from da3_core.scenes import Samples
-from da3_core.scenes.kinds import KINDS
+from da3_core.scenes.kinds import SIZELESS
 from da3_core.scenes.sample import split_views
 from da3_core.types import Prediction
 
 VIEWS = (1, 2, 4, 8)
 SIZES = ((168, 224), (252, 336))
-SIZELESS = frozenset(i for i, name in enumerate(KINDS) if name == "object")  # kinds of worlds whose images do not show how large things are
 
 
 @dataclass(frozen=True)

@@ -86,8 +86,8 @@ def test_depth_and_camera_info_agree_and_the_world_frame_is_the_odometrys(robot_
 def test_poses_are_those_of_odometry_and_static_tf_at_the_images_stamps(robot_bag: Path, out: Path, run: Run) -> None:
     """Odometry comes at other stamps than images: this fails without interpolation, and without the extrinsics."""
     run(robot_bag, out, {"mode.mode": "posed"})
-    for stamp_ns, (_, msg) in zip(map(stamp_of, range(FRAMES)), read_mcap(out)["/da3/front/pose"], strict=True):
-        position = np.array(bags.base_position(stamp_ns)) + bags.T_BASE_CAM[:3, 3]
+    for ns, (_, msg) in zip(map(stamp_of, range(FRAMES)), read_mcap(out)["/da3/front/pose"], strict=True):
+        position = np.array(bags.base_position(ns)) + bags.T_BASE_CAM[:3, 3]
         np.testing.assert_allclose([msg.pose.position.x, msg.pose.position.y, msg.pose.position.z], position, atol=1e-9)
         q = msg.pose.orientation
         assert abs(np.dot([q.x, q.y, q.z, q.w], Q_BASE_CAM)) == pytest.approx(1.0, abs=1e-9)

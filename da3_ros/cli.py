@@ -290,6 +290,8 @@ def _with_remedy(error: Exception) -> str:
     if not isinstance(error, ModuleNotFoundError) or error.name is None:
         return str(error)
     package = error.name.partition(".")[0]
+    if package in OURS:
+        return f"{error.name} is missing, a part of da3: install da3 again"
     return f"{package} is not installed: pip install {DISTRIBUTIONS.get(package, package)}"
 
 
@@ -336,6 +338,7 @@ def _log_to_terminal(debug: bool) -> None:
         logging.getLogger(name).setLevel(level)
 
 
+OURS = ("da3", "da3_core", "da3_ros")
 DISTRIBUTIONS = {"rerun": "rerun-sdk", "cv2": "opencv-python-headless", "yaml": "pyyaml"}  # where it is not the module's name
 COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser, Sequence[str]], int], str]] = {
     "demo": (_demo, "a rendered robot drive, processed and compared with the truth"),

@@ -180,6 +180,13 @@ def test_a_missing_library_is_said_at_once_and_with_its_remedy(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["IN", "a.png"]
 
 
+def test_a_missing_part_of_da3_is_not_sought_on_pypi(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "da3_ros.bag.job", None)
+    assert run("bag", "IN", "OUT") == 1
+    error = capsys.readouterr().err
+    assert "da3_ros.bag.job is missing, a part of da3: install da3 again" in error and "pip" not in error
+
+
 def test_bench_prints_a_table_and_writes_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = tmp_path / "bench.json"
     assert run("bench", "--cpu", "--engine", "eager", "--views", 1, 2, "--size", 28, 42, "--frames", 2, "--json", figures) == 0

@@ -1,0 +1,1 @@
+"""Recorded bags through the stream: read, plan, run, write. Needs no ROS."""

@@ -33,7 +33,7 @@ class OnDevice:
         self._steps, self._offset = _steps(rectifier, device)
 
     def __call__(self, image: Uint8Array) -> Tensor:
-        """(h, w, 3) uint8 from (H, W, 3). Raises ValueError when the image is not of the size that this was made for."""
+        """(h, w, 3) uint8 from (H, W, 3). Raises ValueError as `Rectifier.check` does."""
         self._rectifier.check(image)
         pixels = uploaded(image, self._device)
         for step in self._steps:

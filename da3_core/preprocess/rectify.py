@@ -47,9 +47,14 @@ class Rectifier:
         return self.images.network_image(image)
 
     def check(self, image: Uint8Array) -> None:
-        """Raises ValueError when the image is not of the size that this was made for."""
+        """Raises ValueError when the image is not uint8, or not of the size that this was made for."""
         if image.shape != (self.plan.input[1], self.plan.input[0], 3):
             raise ValueError(f"an image of shape {image.shape} came where {self.plan.input[1]}x{self.plan.input[0]}x3 was expected")
+        if image.dtype != np.uint8:
+            raise ValueError(
+                f"an image of {image.dtype} came where uint8 from 0 to 255 was expected: convert it, from floats up to 1 by "
+                "(255 * image).round().astype(np.uint8), from 16 bits by (image >> 8).astype(np.uint8)"
+            )
 
     def output_image(self, image: Uint8Array, network_image: Uint8Array) -> Uint8Array:
         """The rectified image that depth is aligned with, from the camera's and the network's."""

@@ -209,3 +209,10 @@ def test_an_image_of_another_size_is_refused() -> None:
     rectifier = make_rectifier(WIDTH, HEIGHT, None, PreprocessConfig(size=154))
     with pytest.raises(ValueError, match="240x320x3"):
         rectifier.network_image(np.zeros((480, 640, 3), np.uint8))
+
+
+@pytest.mark.parametrize(("dtype", "remedy"), [(np.float32, r"\(255 \* image\)"), (np.uint16, r"\(image >> 8\)")])
+def test_an_image_of_other_numbers_is_refused_with_the_conversion(dtype: type[np.generic], remedy: str) -> None:
+    rectifier = make_rectifier(WIDTH, HEIGHT, None, PreprocessConfig(size=154))
+    with pytest.raises(ValueError, match=f"image of {np.dtype(dtype)} came where uint8 .* was expected: .*{remedy}"):
+        rectifier.network_image(np.ones((HEIGHT, WIDTH, 3), dtype))

@@ -44,6 +44,36 @@ class Picture:
     image: Uint8Array  # (H, W, 3) RGB
 
 
+class Cloud:
+    """Points and colours of any number of pictures, of all the same share: it is halved whenever there are twice too many."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._every, self._count = most, 1, 0
+        self._parts: list[tuple[Float32Array, Uint8Array]] = []
+
+    def add(self, points: Float32Array, colours: Uint8Array) -> None:
+        """(P, 3) each."""
+        self._keep(points, colours, self._every)
+        while self._count > 2 * self._most:
+            points, colours = self._joined()
+            self._parts, self._count, self._every = [], 0, 2 * self._every
+            self._keep(points, colours, 2)
+
+    def points(self) -> tuple[Float32Array, Uint8Array]:
+        """At most `most`, spread evenly over what is there."""
+        points, colours = self._joined()
+        chosen = np.linspace(0, len(points) - 1, min(self._most, len(points))).round().astype(int)
+        return points[chosen], colours[chosen]
+
+    def _keep(self, points: Float32Array, colours: Uint8Array, every: int) -> None:
+        self._parts.append((points[::every].copy(), colours[::every].copy()))  # a view would keep all
+        self._count += len(self._parts[-1][0])
+
+    def _joined(self) -> tuple[Float32Array, Uint8Array]:
+        points, colours = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
+        return points, colours
+
+
 def run_images(job: ImageJob, engine: Engine, config: StreamConfig) -> int:
     """Writes <name>.npz and <name>_depth.png per picture, cloud.glb and cloud.ply; returns how many pictures were processed.
 
@@ -56,20 +86,18 @@ def run_images(job: ImageJob, engine: Engine, config: StreamConfig) -> int:
     if job.output.exists() and not job.force:
         raise ValueError(f"{job.output} exists; --force writes into it")
     job.output.mkdir(parents=True, exist_ok=True)
-    stream, clouds, done = Stream(engine, config), [], 0
-    total = sum(_count(source) for source in sources)
-    share = max(1, job.most_points * job.every // max(1, total))
-    for picture in tqdm(_pictures(sources, job.every), total=math.ceil(total / job.every), unit="image", disable=None):
+    stream, cloud, done = Stream(engine, config), Cloud(job.most_points), 0
+    for picture in tqdm(_pictures(sources, job.every), total=_total(sources, job.every), unit="image", disable=None):
         frame = Frame(CAMERA, CAMERA, picture.stamp_ns, picture.image, _calibration(picture.image, job.fov_deg))
         (result,) = stream.register([frame])
         for event in result.events:
             log.warning("%s: %s", picture.name, event)
         write_result(job.output / picture.name, result)
-        clouds.append(_thinned(*world_points(result), share))
+        cloud.add(*world_points(result))
         done += 1
     if not done:
         raise ValueError("none of the pictures could be read")
-    _write_cloud(job.output, clouds)
+    _write_cloud(job.output, *cloud.points())
     return done
 
 
@@ -110,10 +138,10 @@ def _sources(inputs: Sequence[Path]) -> Iterator[Path]:
             raise ValueError(f"{path} is neither a picture ({', '.join(PICTURES)}) nor a video ({', '.join(VIDEOS)})")
 
 
-def _count(source: Path) -> int:
-    if source.suffix.lower() in PICTURES:
-        return 1
-    return max(1, int(_open_video(source).get(cv2.CAP_PROP_FRAME_COUNT)))
+def _total(sources: Sequence[Path], every: int) -> int | None:
+    """How many pictures are to come; None where a video does not know its length, as those that browsers record."""
+    counts = [1 if source.suffix.lower() in PICTURES else int(_open_video(source).get(cv2.CAP_PROP_FRAME_COUNT)) for source in sources]
+    return math.ceil(sum(counts) / every) if all(count > 0 for count in counts) else None
 
 
 def _pictures(sources: Sequence[Path], every: int) -> Iterator[Picture]:
@@ -168,16 +196,10 @@ def _calibration(image: Uint8Array, fov_deg: float) -> Calibration | None:
     return Calibration(width, height, np.array([[f, 0, (width - 1) / 2], [0, f, (height - 1) / 2], [0, 0, 1]]))
 
 
-def _thinned(points: Float32Array, colours: Uint8Array, most: int) -> tuple[Float32Array, Uint8Array]:
-    every = len(points) // most + 1
-    return points[::every], colours[::every]
-
-
-def _write_cloud(folder: Path, clouds: Sequence[tuple[Float32Array, Uint8Array]]) -> None:
+def _write_cloud(folder: Path, points: Float32Array, colours: Uint8Array) -> None:
     """In the world frame, which is the first camera's; for .glb, which viewers show with y up, turned about x."""
     import trimesh
 
-    points, colours = (np.concatenate(parts) for parts in zip(*clouds, strict=True))
     if not len(points):
         log.warning("no depth is known: no cloud is written; --scale.unknown relative gives depth in the network's units")
         return

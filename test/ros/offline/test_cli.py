@@ -19,6 +19,7 @@ from da3_core import PRESETS, TumRgbdWriter, load_model, save_model
 from da3_core.scenes import KINDS
 from da3_ros.cli import main
 from da3_ros.flags import OfflineConfig, add_settings, read_settings
+from da3_ros.images import Cloud
 
 from . import bags
 from .reading import read_mcap
@@ -155,6 +156,39 @@ def test_images_of_a_video(tmp_path: Path) -> None:
     writer.release()
     assert run("images", tmp_path / "drive.avi", tmp_path / "out", "--every", "2", *TINY) == 0
     assert [p.name for p in sorted((tmp_path / "out").glob("*.npz"))] == [f"drive_{i:06d}.npz" for i in (0, 2, 4)]
+
+
+def live_video(path: Path, frames: int) -> Path:
+    """As a browser records it: without its length."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"VP80"), 10, (70, 56))
+    for i in range(frames):
+        writer.write(bags.picture(i)[..., ::-1])
+    writer.release()
+    content = path.read_bytes()
+    duration = content.index(b"\x44\x89\x88")  # the element's id and size; EC89 makes it one that is skipped
+    path.write_bytes(content[:duration] + b"\xec\x89" + content[duration + 2 :])
+    assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) < 1
+    return path
+
+
+@pytest.mark.parametrize("most", [1, 3000])
+def test_a_video_that_does_not_know_its_length_keeps_as_many_points_as_are_wanted(tmp_path: Path, most: int) -> None:
+    import trimesh
+
+    video = live_video(tmp_path / "live.webm", 4)
+    assert run("images", video, tmp_path / "out", "--max-points", most, *TINY) == 0
+    assert len(list((tmp_path / "out").glob("*.npz"))) == 4
+    assert len(trimesh.load(tmp_path / "out" / "cloud.ply").vertices) == most
+
+
+def test_a_cloud_holds_the_same_share_of_all_pictures_however_many() -> None:
+    cloud = Cloud(1000)
+    for i in range(50):
+        cloud.add(np.full((400 + 10 * i, 3), i, np.float32), np.full((400 + 10 * i, 3), i, np.uint8))
+    points, colours = cloud.points()
+    np.testing.assert_array_equal(points, colours)
+    assert len(points) == 1000
+    assert np.bincount(points[:, 0].astype(int), minlength=50) == pytest.approx((400 + 10 * np.arange(50)) / 32.25, abs=3)
 
 
 @pytest.mark.parametrize(("name", "complaint"), [("none", "does not exist"), ("a.txt", "neither a picture"), ("empty", "no pictures")])

@@ -100,17 +100,18 @@ def _images(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     parser.add_argument("inputs", nargs="+", type=Path, help="directories of pictures, pictures, videos")
     parser.add_argument("output", type=Path, help="new directory")
     parser.add_argument("--every", type=_positive, default=1, metavar="N", help="take every N-th picture")
-    parser.add_argument("--fov", type=float, default=0.0, metavar="DEG", help="horizontal field of view, if known and undistorted")
+    parser.add_argument("--fov", type=_fov_deg, default=0.0, metavar="DEG", help="horizontal field of view, if known and undistorted")
     parser.add_argument("--max-points", type=_positive, default=1_000_000, metavar="N", help="most points of the cloud")
-    parser.add_argument("--force", action="store_true", help="write into an existing directory")
+    parser.add_argument("--force", action="store_true", help="replace an existing output")
     _add_untrained(parser)
     add_settings(parser, defaults)
     given = parser.parse_args(rest)
     config = read_settings(given, defaults)
     job = ImageJob(tuple(given.inputs), given.output, given.every, given.fov, given.max_points, given.force)
-    done = run_images(job, load_engine(config, given.untrained), config.stream)
-    print(f"{done} pictures: depth in {given.output}/*.npz and *_depth.png, the cloud in {given.output}/cloud.glb and cloud.ply")
-    return 0
+    job.refuse_place()  # before the network is loaded
+    written = run_images(job, load_engine(config, given.untrained), config.stream)
+    print(written.line())
+    return written.exit_code
 
 
 def _demo(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
@@ -315,6 +316,13 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return number
+
+
+def _fov_deg(text: str) -> float:
+    degrees = float(text)
+    if not 0 < degrees < 180:  # also refuses NaN
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 180")
+    return degrees
 
 
 def _new_file(text: str) -> Path:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from da3_core import Calibration, Engine, Float32Array, Frame, FrameResult, Stream, StreamConfig, Uint8Array
+from da3_core import Calibration, Engine, Float32Array, Frame, FrameResult, Stream, StreamConfig, Uint8Array, UnusableFrame
 
+from .bag.files import new_folder
+from .bag.job import stop_signals
 from .view import world_points
 
 log = logging.getLogger(__name__)
@@ -23,6 +27,8 @@ PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 BETWEEN_PICTURES_NS = 1_000_000_000  # pictures have no stamps: each is a keyframe by time
 CAMERA = "camera"
+CLOUDS = ("cloud.glb", "cloud.ply")
+PICTURE_END = "_depth.png"
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,39 @@ class ImageJob:
     fov_deg: float = 0.0  # horizontal, of undistorted pictures; 0: the network's own intrinsics
     most_points: int = 1_000_000
     force: bool = False
+
+    def refuse_place(self) -> None:
+        """Raises ValueError when the output is there, unless it is to be replaced and holds nothing that `run_images` does not write."""
+        if not self.output.exists():
+            return
+        if not self.force:
+            raise ValueError(f"{self.output} exists; --force replaces it")
+        if not self.output.is_dir():
+            raise ValueError(f"{self.output} is no directory; take another place")
+        foreign = _foreign(self.output)
+        if foreign:
+            raise ValueError(
+                f"{self.output} is no output of da3 images, it holds {foreign[0]}: --force does not replace it; take another place"
+            )
+
+
+@dataclass
+class Written:
+    """What a run left in its output, and how it ended."""
+
+    output: Path
+    pictures: int = 0
+    has_cloud: bool = False
+    ended: str = ""  # why before the last picture; empty: it did not
+    exit_code: int = 0  # 1 failed, 128 + signal stopped
+
+    def end(self, reason: str, exit_code: int) -> None:
+        self.ended, self.exit_code = reason, exit_code
+
+    def line(self) -> str:
+        cloud = f"the cloud in {self.output}/{CLOUDS[0]} and {CLOUDS[1]}" if self.has_cloud else "no cloud"
+        early = f"{self.ended}, after " if self.ended else ""
+        return f"{early}{self.pictures} pictures: depth in {self.output}/*.npz and *{PICTURE_END}, {cloud}"
 
 
 @dataclass(frozen=True)
@@ -74,31 +113,53 @@ class Cloud:
         return points, colours
 
 
-def run_images(job: ImageJob, engine: Engine, config: StreamConfig) -> int:
-    """Writes <name>.npz and <name>_depth.png per picture, cloud.glb and cloud.ply; returns how many pictures were processed.
+def run_images(job: ImageJob, engine: Engine, config: StreamConfig) -> Written:
+    """Writes <name>.npz and <name>_depth.png per picture, and cloud.glb and cloud.ply if any depth is known.
 
     An .npz holds depth (H, W), confidence (H, W) if there is one, K (3, 3) with the first pixel's centre at (0, 0), T_world_cam (4, 4)
-    if there is one, and is_metric. Raises ValueError when there is nothing to read or the output exists.
+    if there is one, and is_metric. The output takes its place at the end, also when SIGINT, SIGTERM or the network ended the run early.
+    Raises ValueError, and leaves nothing, when there is nothing to read or the output exists.
     """
     import trimesh  # noqa: F401 - what writes the cloud in the end is missed at the beginning
 
+    job.refuse_place()
     sources = list(_sources(job.inputs))
-    if job.output.exists() and not job.force:
-        raise ValueError(f"{job.output} exists; --force writes into it")
-    job.output.mkdir(parents=True, exist_ok=True)
-    stream, cloud, done = Stream(engine, config), Cloud(job.most_points), 0
+    written, cloud, stream = Written(job.output), Cloud(job.most_points), Stream(engine, config)
+    with stop_signals() as stops, new_folder(job.output) as folder:
+        folder.mkdir()
+        with closing(_results(job, sources, stream, written, stops)) as results:
+            for name, result in results:
+                write_result(folder / name, result)
+                cloud.add(*world_points(result))
+        if not written.pictures:
+            raise ValueError("none of the pictures could be used")
+        written.has_cloud = _write_cloud(folder, *cloud.points())
+    return written
+
+
+def _results(
+    job: ImageJob, sources: Sequence[Path], stream: Stream, written: Written, stops: Sequence[int]
+) -> Generator[tuple[str, FrameResult], None, None]:
+    """Sends pictures through the stream until they end, the network fails or a signal comes; `written` says which."""
     for picture in tqdm(_pictures(sources, job.every), total=_total(sources, job.every), unit="image", disable=None):
-        frame = Frame(CAMERA, CAMERA, picture.stamp_ns, picture.image, _calibration(picture.image, job.fov_deg))
-        (result,) = stream.register([frame])
+        if stops and written.pictures:
+            written.end(f"stopped by {signal.Signals(stops[0]).name}", 128 + stops[0])
+            return
+        try:
+            (result,) = stream.register([_frame(picture, job.fov_deg)])
+        except UnusableFrame as error:
+            log.warning("%s is left out: %s", picture.name, error)
+            continue
+        except Exception as error:
+            if not written.pictures:
+                raise
+            log.debug("the engine's error", exc_info=True)
+            written.end(f"the network failed at {picture.name}: {type(error).__name__}: {error}", 1)
+            return
         for event in result.events:
             log.warning("%s: %s", picture.name, event)
-        write_result(job.output / picture.name, result)
-        cloud.add(*world_points(result))
-        done += 1
-    if not done:
-        raise ValueError("none of the pictures could be read")
-    _write_cloud(job.output, *cloud.points())
-    return done
+        yield picture.name, result
+        written.pictures += 1
 
 
 def write_result(stem: Path, result: FrameResult) -> None:
@@ -107,8 +168,8 @@ def write_result(stem: Path, result: FrameResult) -> None:
     arrays |= {} if result.confidence is None else {"confidence": result.confidence}
     arrays |= {} if result.T_world_cam is None else {"T_world_cam": result.T_world_cam}
     np.savez_compressed(stem.with_name(f"{stem.name}.npz"), allow_pickle=False, **arrays)
-    if not cv2.imwrite(str(stem.with_name(f"{stem.name}_depth.png")), depth_picture(result.depth_m)[..., ::-1]):
-        raise OSError(f"cannot write {stem}_depth.png: check the disk's space and rights")
+    if not cv2.imwrite(str(stem.with_name(f"{stem.name}{PICTURE_END}")), depth_picture(result.depth_m)[..., ::-1]):
+        raise OSError(f"cannot write {stem}{PICTURE_END}: check the disk's space and rights")
 
 
 def depth_picture(depth: Float32Array) -> Uint8Array:
@@ -121,6 +182,13 @@ def depth_picture(depth: Float32Array) -> Uint8Array:
     level = np.clip((inverse - far) / max(near - far, 1e-12), 0, 1)
     coloured = cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     return np.ascontiguousarray(np.where(known[..., None], coloured, 0).astype(np.uint8))
+
+
+def _foreign(folder: Path) -> list[str]:
+    """Names in a folder that `run_images` does not write: all but clouds and pairs of .npz and depth picture."""
+    pairs = {p.stem for p in folder.glob("*.npz") if p.with_name(f"{p.stem}{PICTURE_END}").is_file()}
+    ours = {*CLOUDS, *(f"{stem}{end}" for stem in pairs for end in (".npz", PICTURE_END))}
+    return sorted(p.name for p in folder.iterdir() if p.name not in ours)
 
 
 def _sources(inputs: Sequence[Path]) -> Iterator[Path]:
@@ -188,6 +256,10 @@ def _rgb(image: object) -> Uint8Array:
     return np.ascontiguousarray(np.asarray(image, np.uint8)[..., ::-1])
 
 
+def _frame(picture: Picture, fov_deg: float) -> Frame:
+    return Frame(CAMERA, CAMERA, picture.stamp_ns, picture.image, _calibration(picture.image, fov_deg))
+
+
 def _calibration(image: Uint8Array, fov_deg: float) -> Calibration | None:
     if not fov_deg:
         return None
@@ -196,15 +268,16 @@ def _calibration(image: Uint8Array, fov_deg: float) -> Calibration | None:
     return Calibration(width, height, np.array([[f, 0, (width - 1) / 2], [0, f, (height - 1) / 2], [0, 0, 1]]))
 
 
-def _write_cloud(folder: Path, points: Float32Array, colours: Uint8Array) -> None:
-    """In the world frame, which is the first camera's; for .glb, which viewers show with y up, turned about x."""
+def _write_cloud(folder: Path, points: Float32Array, colours: Uint8Array) -> bool:
+    """In the world frame, which is the first camera's; for .glb, which viewers show with y up, turned about x. False: there is none."""
     import trimesh
 
     if not len(points):
         log.warning("no depth is known: no cloud is written; --scale.unknown relative gives depth in the network's units")
-        return
+        return False
     rgba = np.column_stack([colours, np.full(len(colours), 255, np.uint8)])
     cloud = trimesh.PointCloud(points, colors=rgba)  # type: ignore[no-untyped-call]
-    cloud.export(folder / "cloud.ply")  # type: ignore[no-untyped-call]
+    cloud.export(folder / CLOUDS[1])  # type: ignore[no-untyped-call]
     cloud.apply_transform(np.diag([1.0, -1.0, -1.0, 1.0]))  # type: ignore[no-untyped-call]
-    trimesh.Scene(cloud).export(folder / "cloud.glb")  # type: ignore[no-untyped-call]
+    trimesh.Scene(cloud).export(folder / CLOUDS[0])  # type: ignore[no-untyped-call]
+    return True

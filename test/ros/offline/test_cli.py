@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from da3_core import PRESETS, TumRgbdWriter, load_model, save_model
+from da3_core import PRESETS, Stream, TumRgbdWriter, load_model, save_model
 from da3_core.scenes import KINDS
 from da3_ros.cli import main
 from da3_ros.flags import OfflineConfig, add_settings, read_settings
@@ -189,6 +191,80 @@ def test_a_cloud_holds_the_same_share_of_all_pictures_however_many() -> None:
     np.testing.assert_array_equal(points, colours)
     assert len(points) == 1000
     assert np.bincount(points[:, 0].astype(int), minlength=50) == pytest.approx((400 + 10 * np.arange(50)) / 32.25, abs=3)
+
+
+def write_pictures(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for i in range(count):
+        cv2.imwrite(str(folder / f"{i}.png"), bags.picture(i)[..., ::-1])
+    return folder
+
+
+def test_images_by_force_are_those_of_the_last_run_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert run("images", write_pictures(tmp_path / "two", 2), out, *TINY) == 0
+    assert f"2 pictures: depth in {out}/*.npz and *_depth.png, the cloud in {out}/cloud.glb and cloud.ply" in capsys.readouterr().out
+    one = write_pictures(tmp_path / "one", 1)
+    assert run("images", one, out, *TINY) == 1
+    assert "--force replaces it" in capsys.readouterr().err
+    assert run("images", one, out, "--force", "--scale.unknown", "drop", *TINY) == 0
+    assert f"1 pictures: depth in {out}/*.npz and *_depth.png, no cloud" in capsys.readouterr().out
+    assert {p.name for p in out.iterdir()} == {"0.npz", "0_depth.png"}
+    (out / "notes_depth.png").write_text("mine")
+    assert run("images", one, out, "--force", *TINY) == 1
+    assert "no output of da3 images, it holds notes_depth.png" in capsys.readouterr().err
+    assert (out / "notes_depth.png").read_text() == "mine"
+    assert {p.name for p in tmp_path.iterdir()} == {"one", "two", "out"}
+
+
+def run_images_failing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail: Callable[[Stream, Any], Any]) -> tuple[int, set[str]]:
+    """The exit code, and what is in the output, of three pictures of which `fail` registers the second."""
+    register, calls = Stream.register, itertools.count()
+    monkeypatch.setattr(Stream, "register", lambda self, frames: (fail if next(calls) == 1 else register)(self, frames))
+    out = tmp_path / "out"
+    code = run("images", write_pictures(tmp_path / "in", 3), out, *TINY)
+    return code, {p.name for p in tmp_path.rglob("*") if "in" not in p.relative_to(tmp_path).parts} - {"out"}
+
+
+def test_images_that_are_stopped_keep_what_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register = Stream.register
+
+    def stopped(stream: Stream, frames: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return register(stream, frames)
+
+    code, names = run_images_failing(tmp_path, monkeypatch, stopped)
+    assert code == 128 + signal.SIGTERM
+    assert names == {"0.npz", "0_depth.png", "1.npz", "1_depth.png", "cloud.glb", "cloud.ply"}
+    assert "stopped by SIGTERM, after 2 pictures: depth in" in capsys.readouterr().out
+
+
+def test_images_of_a_failing_network_keep_what_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(stream: Stream, frames: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    code, names = run_images_failing(tmp_path, monkeypatch, failing)
+    assert code == 1
+    assert names == {"0.npz", "0_depth.png", "cloud.glb", "cloud.ply"}
+    assert "the network failed at 1: RuntimeError: out of memory, after 1 pictures" in capsys.readouterr().out
+
+
+def test_images_that_cannot_be_written_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "imwrite", lambda *_: False)
+    (tmp_path / "drive").mkdir()
+    (tmp_path / "drive" / "a.ppm").write_bytes(b"P6 70 56 255\n" + bytes(70 * 56 * 3))
+    assert run("images", tmp_path / "drive", tmp_path / "out", *TINY) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["drive"]
+
+
+@pytest.mark.parametrize("degrees", ["0", "-60", "180", "200", "nan"])
+def test_a_field_of_view_that_no_pinhole_has_is_wrong_usage(degrees: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("images", "a.png", "out", f"--fov={degrees}") == 2
+    assert f"--fov: {degrees} is not between 0 and 180" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "complaint"), [("none", "does not exist"), ("a.txt", "neither a picture"), ("empty", "no pictures")])

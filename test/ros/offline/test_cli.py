@@ -151,6 +151,13 @@ def test_images_command(tmp_path: Path) -> None:
     assert len(next(iter(trimesh.load(out / "cloud.glb").geometry.values())).vertices) == known
 
 
+def test_only_arrays_are_given_to_what_older_numpys_take_for_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[set[str]] = []
+    monkeypatch.setattr(np, "savez_compressed", lambda _, **arrays: saved.append(set(arrays)))
+    assert run("images", write_pictures(tmp_path / "in", 1), tmp_path / "out", *TINY) == 0
+    assert saved == [{"depth", "confidence", "K", "T_world_cam", "is_metric"}]
+
+
 def test_images_of_a_video(tmp_path: Path) -> None:
     writer = cv2.VideoWriter(str(tmp_path / "drive.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (70, 56))
     for i in range(5):

@@ -146,9 +146,6 @@ def _eval(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
         parser.error("--worlds is of scenes: recordings have what was recorded")
     from da3_core import RecordedWindows, ValidationWorlds, draw_curves, evaluate, load_model
 
-    if given.plot is not None:
-        import matplotlib  # noqa: F401 - what draws in the end is missed at the beginning
-
     worlds = tuple(given.worlds or ValidationWorlds.worlds)
     material = RecordedWindows(given.folders, given.scenes) if given.folders else ValidationWorlds(given.scenes, worlds)
     sizes = [(height, width) for height, width in given.size or ((168, 224), (252, 336))]
@@ -212,7 +209,7 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cameras-from-rays", action="store_true", help="cameras from predicted ray maps, not from the camera decoder")
     parser.add_argument("--json", type=_new_file, metavar="FILE", help="also write the report")
-    parser.add_argument("--plot", type=_new_file, metavar="FILE.png", help="also draw the curves over the number of views")
+    parser.add_argument("--plot", type=_new_picture, metavar="FILE.png", help="also draw the curves over the number of views")
 
 
 def _print_table(table: str) -> None:
@@ -329,6 +326,19 @@ def _new_file(text: str) -> Path:
     path = Path(text)
     if path.is_file():
         raise argparse.ArgumentTypeError(f"{path} exists: remove it, or take another name")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a directory: name a file in it")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path.parent} is no directory: make it, or take another")
+    return path
+
+
+def _new_picture(text: str) -> Path:
+    from matplotlib.backend_bases import FigureCanvasBase  # what draws in the end is missed at the beginning
+
+    path, known = _new_file(text), FigureCanvasBase.get_supported_filetypes()
+    if path.suffix[1:].lower() not in known:
+        raise argparse.ArgumentTypeError(f"{path} does not end in one of .{', .'.join(sorted(known))}")
     return path
 
 

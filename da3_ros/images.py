@@ -167,7 +167,7 @@ def write_result(stem: Path, result: FrameResult) -> None:
     arrays: dict[str, npt.NDArray[Any]] = {"depth": result.depth_m, "K": result.K, "is_metric": np.array(result.scale.is_metric)}
     arrays |= {} if result.confidence is None else {"confidence": result.confidence}
     arrays |= {} if result.T_world_cam is None else {"T_world_cam": result.T_world_cam}
-    np.savez_compressed(stem.with_name(f"{stem.name}.npz"), **arrays)  # type: ignore[arg-type] # allow_pickle: an array to numpy before 2
+    np.savez_compressed(stem.with_name(f"{stem.name}.npz"), **arrays)  # type: ignore[arg-type] # allow_pickle: an array to numpy before 2.2
     if not cv2.imwrite(str(stem.with_name(f"{stem.name}{PICTURE_END}")), depth_picture(result.depth_m)[..., ::-1]):
         raise OSError(f"cannot write {stem}{PICTURE_END}: check the disk's space and rights")
 

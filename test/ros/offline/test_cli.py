@@ -346,6 +346,27 @@ def test_figures_are_not_written_over_others(command: tuple[str, ...], tmp_path:
     assert "exists: remove it" in capsys.readouterr().err and figures.read_text() == "others"
 
 
+@pytest.mark.parametrize(
+    ("option", "name", "complaint"),
+    [
+        ("--json", "folder", "folder is a directory: name a file in it"),
+        ("--json", "none/figures.json", "none is no directory: make it"),
+        ("--json", "file/figures.json", "file is no directory: make it"),
+        ("--plot", "none/curves.png", "none is no directory: make it"),
+        ("--plot", "curves", "curves does not end in one of ."),
+        ("--plot", "curves.txt", "curves.txt does not end in one of ."),
+    ],
+)
+def test_figures_that_cannot_be_written_are_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, name: str, complaint: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    for command in (("eval", "scenes"), ("bench",)) if option == "--json" else (("eval", "scenes"),):
+        assert run(*command, option, tmp_path / name) == 2
+        assert complaint in capsys.readouterr().err
+
+
 def test_bench_takes_a_list_of_models(capsys: pytest.CaptureFixture[str]) -> None:
     names = ["da3-nano", "da3-small"]
     assert run("bench", "--cpu", "--model", *names, "--engine", "eager", "--size", 28, 42, "--views", 1, "--frames", 1) == 0

@@ -168,9 +168,14 @@ def replace_setting(config: Any, name: str, value: Any, prefix: str = "") -> Any
     names = [f.name for f in dataclasses.fields(config)]
     if head not in names:
         raise ValueError(f"unknown setting {head!r}; there are {', '.join(names)}")
+    path, current = prefix + head, getattr(config, head)
+    if dataclasses.is_dataclass(current):
+        if not rest:
+            raise ValueError(f"{path} takes settings ({', '.join(settings(current))}), not {value!r}")
+        return dataclasses.replace(config, **{head: replace_setting(current, rest, value, f"{path}.")})
     if rest:
-        return dataclasses.replace(config, **{head: replace_setting(getattr(config, head), rest, value, f"{prefix}{head}.")})
-    return dataclasses.replace(config, **{head: checked_setting(config, head, value, prefix + head)})
+        raise ValueError(f"{path} takes a {type(current).__name__}, and has no setting {rest!r}")
+    return dataclasses.replace(config, **{head: checked_setting(config, head, value, path)})
 
 
 def checked_setting(config: Any, name: str, value: Any, path: str) -> Any:

@@ -36,9 +36,13 @@ class OfflineConfig:
 
     def with_setting(self, name: str, value: Any) -> OfflineConfig:
         """A copy with one setting changed; raises ValueError naming what is wrong with it."""
-        if name.startswith("output."):
-            return dataclasses.replace(self, output=replace_setting(self.output, name.removeprefix("output."), value))
-        part = "model" if name in settings(self.model) else "stream"
+        head, heads = name.partition(".")[0], dict.fromkeys(each.partition(".")[0] for each in self.flat())
+        if head not in heads:
+            raise ValueError(f"unknown setting {head!r}; there are {', '.join(heads)}")
+        if head == "output":
+            changed: OfflineConfig = replace_setting(self, name, value)
+            return changed
+        part = "model" if head in settings(self.model) else "stream"
         return dataclasses.replace(self, **{part: replace_setting(getattr(self, part), name, value)})
 
 

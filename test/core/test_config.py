@@ -15,6 +15,8 @@ from da3_core.config import StreamConfig, replace_setting
         ("window.views", True, r"^window\.views takes a int, not True"),
         ("scale.unknown", "guess", r"^scale\.unknown = 'guess' is none of drop, relative"),
         ("scale.known", "drop", r"^unknown setting 'known'; there are min_baseline_m"),
+        ("window.views.x", 1, r"^window\.views takes a int, and has no setting 'x'"),
+        ("window", None, r"^window takes settings \(views, keyframe_translation_m, .*\), not None"),
     ],
 )
 def test_a_refused_setting_is_named_in_full(name: str, value: object, message: str) -> None:

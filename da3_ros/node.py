@@ -21,7 +21,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_srvs.srv import Trigger
 
-from da3_core import Engine, FrameResult, StaleStamp, load_model, make_engine, plan_resize, wake_up
+from da3_core import Engine, FrameResult, StaleStamp, Stream, load_model, make_engine, plan_resize, wake_up
 
 from .cameras import OVERRIDABLE, CameraInput
 from .diagnostics import Health, Level
@@ -41,13 +41,14 @@ SUCCESS, ERROR = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.ERRO
 def load_engine(parameters: Parameters) -> Engine:
     """The network and what runs it; built for full windows of the images' size where that is set, else by the first image."""
     node, config = parameters.node, parameters.model
-    views = parameters.stream.window.views
+    cameras = len(node.cameras)
+    views = max(parameters.stream.window.views, cameras)  # the newest are always in
     wake_up(config.device)
     engine = make_engine(config.engine, load_model(config.model), config.device, views, config.precision, at_once=not node.build_only)
     if node.image_width_px and node.image_height_px:
         preprocess = parameters.stream.preprocess
         width_px, height_px = plan_resize(node.image_width_px, node.image_height_px, preprocess.size, preprocess.resize).network
-        engine.prepare((height_px, width_px), len(node.cameras))
+        engine.prepare((height_px, width_px), Stream.views_wanted(engine.kind, parameters.stream, cameras), cameras)
     return engine
 
 

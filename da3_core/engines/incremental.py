@@ -30,10 +30,11 @@ class KeptViews:
     """What the per-view part of a network says of views, run once for each view."""
 
     kept: tuple[Tensor, ...]  # (S, ...), a slot a view
+    _ring: ViewRing
 
     def __init__(self, encode: nn.Module, programs: Programs, capacity: int, size: Size, together: int) -> None:
         """Prepares programs for one new view of `size` and for `together` of them, and makes room for `capacity` views."""
-        self.part, self._programs, self._together = encode, programs, together
+        self.part, self._programs, self._together, self._capacity = encode, programs, together, capacity
         self._examples = example_images(max(capacity, together), size).to(next(encode.parameters()).device)
         for views in sorted({1, together}):
             programs.prepare(encode, self._examples[:views])
@@ -68,7 +69,10 @@ class KeptViews:
         return self.encode(slots, *self._examples[: len(slots)])
 
     def clear(self) -> None:
-        """Forgets the views; the window that comes next has one."""
+        """Forgets the views, and the room for more of them than programs are built for; the window that comes next has one."""
+        if self._ring.capacity > self._capacity:
+            self._ring, self.kept = ViewRing(self._capacity), tuple(x[: self._capacity] for x in self.kept)
+            self._programs.forget()
         self._ring.clear()
         self._programs.begin()
 
@@ -90,6 +94,7 @@ class AnyViewEngine:
         self.dtype, self.device = model.backbone.cls_token.dtype, model.backbone.cls_token.device
         self._model, self.views = model, views
         self._size: Size | None = None
+        self._wanted: Sequence[int] = ()  # numbers of views, that there are programs for
         self._parts: list[nn.Module] = []  # made for this size
 
     @property
@@ -101,23 +106,26 @@ class AnyViewEngine:
         return self.programs.refusals
 
     @torch.no_grad()
-    def prepare(self, size: Size, wanted: int = 1) -> None:
-        """Builds programs for full windows of images of `size` (H, W) with so many views wanted. Other windows run without being built for.
+    def prepare(self, size: Size, wanted: int | Sequence[int] = 1, new: int | None = None) -> None:
+        """Builds programs for full windows of images of `size` (H, W) with so many views wanted, or with any of several such numbers, of
+        which `new` come at once, by default as many as are wanted. Other windows run without being built for.
 
-        Done by the first `infer` of a size where it was not done before.
+        What a stream asks for is `Stream.views_wanted`. Done by the first `infer` of a size, for windows like its own, where it was not
+        done before.
         """
         model, programs = self._model, self.programs
         programs.release(*self._parts)
-        self._size = size
+        self._size, self._wanted = size, _numbers(wanted)
         self._learned, self._given, self._decode = LearnedCameras(model), GivenCameras(model, size), DecodeWindow(model, size)
-        self._views_kept = KeptViews(EncodeViews(model), programs, self.views, size, wanted)
+        self._views_kept = KeptViews(EncodeViews(model), programs, self.views, size, new or min(self._wanted))
         self._parts = [self._learned, self._given, self._decode, self._views_kept.part]
         tokens, class_tokens, *early = self._views_kept.fill()
         slots = torch.arange(self.views, device=self.device)
         programs.prepare(self._given, *(x.to(self.device) for x in example_cameras(self.views, size)))
         programs.prepare(self._learned, slots, class_tokens)
         (camera_tokens,) = programs(self._learned, slots, class_tokens)
-        programs.prepare(self._decode, slots, slots[:wanted], camera_tokens, tokens, *early)
+        for depths in self._wanted:
+            programs.prepare(self._decode, slots, torch.arange(depths, device=self.device) % self.views, camera_tokens, tokens, *early)
 
     @torch.no_grad()
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
@@ -131,7 +139,9 @@ class AnyViewEngine:
     def predict(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> tuple[Tensor, ...]:
         """`infer` without waiting for the device: camera encodings (N, 9) and, of the wanted views, depth and confidence (M, H, W)."""
         if self._size != _size(views):
-            self.prepare(_size(views), max(1, len(wanted)))
+            self.views = max(self.views, len(views))
+            self.prepare(_size(views), *_like(views, wanted))
+        self._report_unbuilt(len(views), len(wanted))
         cameras, window = (given_cameras(views), self._posed_window) if posed else ((), self._unposed_window)
         with self._views_kept.placed(views) as (slots, into, images):
             return self.programs.run(window, slots, into, torch.tensor(wanted, dtype=torch.long), *cameras, *images)
@@ -140,6 +150,17 @@ class AnyViewEngine:
         """See `Engine`."""
         if self._size is not None:
             self._views_kept.clear()
+
+    def _report_unbuilt(self, views: int, wanted: int) -> None:
+        """Full windows for which nothing is built. Those that check poses, with no view wanted, are few."""
+        if views > self.views:
+            lack = f"windows of more than the {self.views} views that the engine is made for, and all others until it is reset, run plainly"
+            self.programs.report(self._decode, f"{lack}: make it for as many views as a window can have")
+        elif views == self.views and wanted and wanted not in self._wanted:
+            built = " or ".join(map(str, self._wanted))
+            self.programs.report(
+                self._decode, f"full windows with depth wanted of {wanted} of {views} views run plainly: built for {built}"
+            )
 
     def _posed_window(
         self, slots: Tensor, into: Tensor, wanted: Tensor, T_world_cam: Tensor, K: Tensor, *images: Tensor
@@ -177,11 +198,12 @@ class MonoEngine:
         return self.programs.refusals
 
     @torch.no_grad()
-    def prepare(self, size: Size, wanted: int = 1) -> None:
-        """See `AnyViewEngine`."""
+    def prepare(self, size: Size, wanted: int | Sequence[int] = 1, new: int | None = None) -> None:
+        """See `AnyViewEngine`; all new views have their depth computed."""
         self.programs.release(*self._parts)
         self._size = size
-        self._views_kept = KeptViews(PredictViews(self._model), self.programs, self._views, size, wanted)
+        together = new or min(_numbers(wanted))
+        self._views_kept = KeptViews(PredictViews(self._model), self.programs, self._views, size, together)
         self._parts = [self._views_kept.part]
 
     @torch.no_grad()
@@ -214,6 +236,7 @@ class NestedEngine:
     def __init__(self, any_view: AnyViewEngine, metric: MonoEngine) -> None:
         self.any_view, self.metric = any_view, metric
         self.programs, self.device = any_view.programs, any_view.device  # of both
+        self._size: Size | None = None
 
     @property
     def description(self) -> str:
@@ -224,14 +247,19 @@ class NestedEngine:
         return self.any_view.refusals
 
     @torch.no_grad()
-    def prepare(self, size: Size, wanted: int = 1) -> None:
+    def prepare(self, size: Size, wanted: int | Sequence[int] = 1, new: int | None = None) -> None:
         """See `AnyViewEngine`."""
-        self.any_view.prepare(size, self.any_view.views)
-        self.metric.prepare(size, wanted)
+        self._size = size
+        together = new or min(_numbers(wanted))
+        self.any_view.prepare(size, self.any_view.views, together)
+        self.metric.prepare(size, together)
 
     @torch.no_grad()
     def infer(self, views: Sequence[View], wanted: Sequence[int], posed: bool) -> Prediction:
         """See `Engine`."""
+        if self._size != _size(views):
+            self.any_view.views = max(self.any_view.views, len(views))
+            self.prepare(_size(views), *_like(views, wanted))
         canonical_depth, sky = (x.unsqueeze(0) for x in self.metric.predict(views, len(wanted)))  # copies, which outlast the next sequence
         encoding, depth, confidence = (x.unsqueeze(0) for x in self.any_view.predict(views, range(len(views)), posed))
         T_cam_world, K = cameras_from_encoding(encoding, _size(views))
@@ -242,6 +270,15 @@ class NestedEngine:
         """See `Engine`."""
         self.any_view.reset()
         self.metric.reset()
+
+
+def _numbers(wanted: int | Sequence[int]) -> Sequence[int]:
+    return [wanted] if isinstance(wanted, int) else wanted
+
+
+def _like(views: Sequence[View], wanted: Sequence[int]) -> tuple[int, int]:
+    """How many views are wanted, and how many are new, of windows that will be like this first one."""
+    return max(1, len(wanted)), max(1, min(len(views), len(wanted)))
 
 
 def _size(views: Sequence[View]) -> Size:

@@ -70,6 +70,11 @@ class Programs:
         tried = (self._try(backend, part, inputs) for backend in self._backends)
         self._programs[key_of(part, inputs)] = next(filter(None, tried), None) or self._plain.build(part, inputs)
 
+    def report(self, part: nn.Module, lack: str) -> None:
+        """Tells, once, of what a backend was to run and has no program for; where there is none, all is as asked for."""
+        if self._backends and (part, lack) not in self._refusals:
+            self._refuse(part, lack)
+
     def release(self, *parts: nn.Module) -> None:
         """These parts will not run again."""
         self._programs = {key: program for key, program in self._programs.items() if key[0] not in parts}
@@ -116,9 +121,11 @@ class Programs:
         try:
             program = backend.build(part, inputs)
         except ProgramError as error:
-            refusal = f"{backend.name} cannot run {name}: {error}"
-            self._refusals = [*self._refusals, (part, refusal)]
-            logger.warning("%s", refusal)
+            self._refuse(part, f"{backend.name} cannot run {name}: {error}")
             return None
         self._runs = {**self._runs, name: backend.name}  # another thread may be reading the old one
         return program
+
+    def _refuse(self, part: nn.Module, refusal: str) -> None:
+        self._refusals = [*self._refusals, (part, refusal)]
+        logger.warning("%s", refusal)

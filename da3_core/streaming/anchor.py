@@ -42,6 +42,13 @@ class Placement:
     world: World = "given"
 
 
+def views_wanted(kind: EngineKind, mode: str, config: ScaleConfig, newest: int) -> tuple[int, ...]:
+    """How many views `Anchor.wanted` may ask for where `newest` come at once, with `mode` as set: what an engine is to be built for."""
+    if mode == "metric" or kind in ("mono", "metric"):
+        return (newest,)
+    return (newest + 1,) if mode == "unposed" or config.chain == "always" else (newest, newest + 1)
+
+
 class Anchor:
     """Carries scale and world from window to window."""
 

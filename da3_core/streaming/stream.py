@@ -13,14 +13,14 @@ from torch import Tensor
 
 from da3_core.config import StreamConfig
 from da3_core.geometry.pinhole import ros_from_K
-from da3_core.streaming.anchor import Anchor, Placement
+from da3_core.streaming.anchor import Anchor, Placement, views_wanted
 from da3_core.streaming.cameras import Cameras, Seen
 from da3_core.streaming.clock import is_restart
 from da3_core.streaming.filters import without_untrusted
 from da3_core.streaming.mode import ModeChooser
 from da3_core.streaming.predicted import PredictedWindow
 from da3_core.streaming.window import Window
-from da3_core.types import Engine, Float32Array, Float64Array, Frame, FrameResult, View
+from da3_core.types import Engine, EngineKind, Float32Array, Float64Array, Frame, FrameResult, View
 
 
 class Stream:
@@ -35,6 +35,11 @@ class Stream:
         self._window = self._make_window()
         self._anchor = Anchor(engine.kind, self._config.scale)
         self._last_stamp_ns: dict[str, int] = {}
+
+    @staticmethod
+    def views_wanted(kind: EngineKind, config: StreamConfig, cameras: int = 1) -> tuple[int, ...]:
+        """Of how many views a stream with these settings asks an engine for depth, where images of so many cameras come together."""
+        return views_wanted(kind, config.mode.mode, config.scale, cameras)
 
     def register(self, frames: Sequence[Frame]) -> list[FrameResult]:
         """Places one synchronised set of frames, at most one per camera; one result each, in their order.

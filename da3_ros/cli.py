@@ -225,29 +225,35 @@ def _print_table(table: str) -> None:
 
 def _engine(parser: argparse.ArgumentParser, rest: Sequence[str]) -> int:
     parser.add_argument("what", choices=("build", "export"), help="build: for this machine, kept on disk; export: ONNX files, for others")
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("da3_engine"), help="of the ONNX files (default: da3_engine)")
+    parser.add_argument("folder", nargs="?", type=Path, help="export: of the ONNX files (default: da3_engine)")
     parser.add_argument("--model", default="da3-nano", help="preset, Hub name or folder of a checkpoint (default: da3-nano)")
     parser.add_argument("--views", type=_positive, default=4, metavar="N", help="in a full window (default: 4)")
     parser.add_argument("--size", type=_size, default=(252, 336), metavar="HxW", help="of the network's images (default: 252x336)")
-    parser.add_argument("--cameras", type=_positive, default=1, metavar="N", help="images that want depth at once (default: 1)")
+    parser.add_argument("--cameras", type=_positive, default=1, metavar="N", help="whose images come together (default: 1)")
     parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16 (default: auto, which for TensorRT is fp16)")
-    parser.add_argument("--engine", default="tensorrt", help="what to build for (default: tensorrt)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--engine", help="build: what for (default: tensorrt)")
+    parser.add_argument("--device", help="build: auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--force", action="store_true", help="anew, where there is one already")
     _add_untrained(parser)
     given = parser.parse_args(rest)
-    from da3_core import export_graphs, make_engine
+    if given.what == "export" and (given.engine or given.device):
+        parser.error("--engine and --device are of build: what is exported is for TensorRT, on any device")
+    if given.what == "build" and given.folder is not None:
+        parser.error("FOLDER is of export: what is built is kept in $DA3_CACHE_DIR")
+    from da3_core import Stream, StreamConfig, export_graphs, make_engine
 
     from .flags import load_network
 
-    model = load_network(given.model, given.untrained)
+    model, views = load_network(given.model, given.untrained), max(given.views, given.cameras)
+    wanted = Stream.views_wanted("any_view", StreamConfig(), given.cameras)  # the engines of other networks take no notice of it
     if given.what == "export":
         precision = "fp16" if given.precision == "auto" else given.precision
-        folders = export_graphs(model, given.folder, given.views, given.size, given.cameras, precision, given.force)
+        folder = given.folder or Path("da3_engine")
+        folders = export_graphs(model, folder, views, given.size, wanted, precision, given.force, given.cameras)
         print("\n".join(f"{folder}/part.onnx" for folder in folders))
         return 0
-    engine = make_engine(given.engine, model, given.device, given.views, given.precision, rebuild=given.force)
-    engine.prepare(given.size, given.cameras)
+    engine = make_engine(given.engine or "tensorrt", model, given.device or "auto", views, given.precision, rebuild=given.force)
+    engine.prepare(given.size, wanted, given.cameras)
     print(engine.description)
     return 1 if engine.programs.refusals else 0
 

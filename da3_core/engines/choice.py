@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -66,15 +67,27 @@ def make_engine(
 
 
 def export_graphs(
-    model: Model, folder: Path, views: int, size: Size, wanted: int = 1, precision: str = "fp16", replace: bool = False
+    model: Model,
+    folder: Path,
+    views: int,
+    size: Size,
+    wanted: int | Sequence[int] = 1,
+    precision: str = "fp16",
+    replace: bool = False,
+    new: int | None = None,
 ) -> list[Path]:
-    """Writes the parts of an engine for full windows of `views` images of `size` (H, W), `wanted` of them with depth; gives their folders.
+    """Writes the parts of an engine for full windows of `views` images of `size` (H, W); gives their folders. wanted, new: see
+    `AnyViewEngine.prepare`.
 
     Each has part.onnx, strongly typed, and reference.safetensors: inputs, and what PyTorch gives for them in float32. The parts are those
-    of `halves`. Raises FileExistsError where there is such a folder already, unless `replace` is set.
+    of `halves`. Raises FileExistsError where there is such a folder already, unless `replace` is set, and ValueError where a part cannot be
+    written.
     """
     dtype, cpu, files = precision_of(precision, "tensorrt", torch.device("cpu")), torch.device("cpu"), GraphFiles(folder, replace)
-    _engine(in_precision(copy_on(cpu, model), dtype), Programs([files], Eager(cpu)), views).prepare(size, wanted)
+    engine = _engine(in_precision(copy_on(cpu, model), dtype), Programs([files], Eager(cpu)), views)
+    engine.prepare(size, wanted, new)
+    if engine.refusals:
+        raise ValueError(f"not all parts could be written: {'; '.join(engine.refusals)}")
     return files.folders
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from da3_core import PRESETS, Stream, TumRgbdWriter, load_model, save_model
+from da3_core.engines import AnyViewEngine
 from da3_core.scenes import KINDS
 from da3_ros.cli import main
 from da3_ros.flags import OfflineConfig, add_settings, read_settings
@@ -487,6 +488,9 @@ def test_an_engine_is_built_and_said_to_be(capsys: pytest.CaptureFixture[str]) -
         (["build", "--device", "cpu", *ENGINE], 1, "the tensorrt engine runs on a GPU"),
         (["build", "--engine", "eager", *ENGINE, "--size", "100x100"], 1, "multiples of 14"),
         (["build", "--size", "280"], 2, "280 is no size: give height and width, like 280x504"),
+        (["build", "folder", *ENGINE], 2, "FOLDER is of export"),
+        (["export", "--engine", "onnx", *ENGINE], 2, "--engine and --device are of build"),
+        (["export", "--device", "cpu", *ENGINE], 2, "--engine and --device are of build"),
     ],
 )
 def test_an_engine_that_cannot_be_is_refused_with_the_reason(
@@ -496,9 +500,22 @@ def test_an_engine_that_cannot_be_is_refused_with_the_reason(
     assert complaint in capsys.readouterr().err
 
 
+def test_an_engine_is_built_for_what_a_stream_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(AnyViewEngine, "prepare", lambda self, *wanted: asked.append((self.views, *wanted)))
+    assert run("engine", "build", "--engine", "eager", *ENGINE, "--cameras", 3) == 0
+    assert asked == [(3, (28, 42), (4,), 3)]
+
+
 def test_exported_parts_that_are_there_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     there = tmp_path / "EncodeViews-float16-1x3x28x42" / "part.onnx"
     there.parent.mkdir()
     there.write_bytes(b"mine")
     assert run("engine", "export", tmp_path, *ENGINE) == 1
     assert there.read_bytes() == b"mine" and "is there already: --force replaces it" in capsys.readouterr().err
+
+
+def test_an_export_that_writes_not_all_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # as if it were not installed
+    assert run("engine", "export", tmp_path, *ENGINE) == 1
+    assert "not all parts could be written" in capsys.readouterr().err

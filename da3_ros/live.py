@@ -23,7 +23,7 @@ STOP_S = 10.0  # longest that a deactivation waits for the image in work
 
 def refuse_unfit(engine: Engine, parameters: Parameters) -> None:
     """Raises ValueError when the engine cannot do what the settings ask for."""
-    Stream(engine, parameters.stream)
+    Stream.refuse_unfit(engine, parameters.stream)  # a stream would have the engine forget what a run has seen
 
 
 class LiveRun:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from da3_core.streaming.poses import is_rigid
 from da3_core.types import Frame, Uint8Array, View, as_tensor
 
 Key = tuple[object, ...]
+
+_ids = itertools.count(1)  # of all streams' views: engines tell views by them
 
 
 class UnusableFrame(ValueError):  # noqa: N818 - what it is, not what went wrong
@@ -58,7 +61,6 @@ class Cameras:
 
     def __init__(self, config: PreprocessConfig, device: torch.device) -> None:
         """device: of the engine."""
-        self._next_id = 0
         self._device = device
         self.configure(config)
 
@@ -86,9 +88,8 @@ class Cameras:
         """The view of a frame whose camera was adopted."""
         camera = self._cameras[frame.camera]
         network_image = camera.to_network(frame.image)
-        self._next_id += 1
         T_world_cam = as_tensor(np.asarray(frame.T_world_cam, np.float64)) if is_rigid(frame.T_world_cam) else None
-        view = View(self._next_id, frame.camera, frame.stamp_ns, network_image.planes(), as_tensor(camera.rectifier.K), T_world_cam)
+        view = View(next(_ids), frame.camera, frame.stamp_ns, network_image.planes(), as_tensor(camera.rectifier.K), T_world_cam)
         return Seen(frame, camera.rectifier, network_image, view)
 
     def _make(self, frame: Frame, key: Key, network: Size | None) -> Camera:

@@ -27,7 +27,7 @@ class Stream:
     """Frames in, placed depth out, in the order they come. One stream has one engine, and memory that does not grow."""
 
     def __init__(self, engine: Engine, config: StreamConfig | None = None) -> None:
-        """Raises ValueError when the configured mode is not one that the engine's network has."""
+        """The engine forgets what it has seen before. Raises ValueError as `refuse_unfit` does."""
         self._config = config or StreamConfig()
         self._engine = engine
         self._modes = ModeChooser(engine, self._config.mode, self._config.scale)
@@ -35,6 +35,12 @@ class Stream:
         self._window = self._make_window()
         self._anchor = Anchor(engine.kind, self._config.scale)
         self._last_stamp_ns: dict[str, int] = {}
+        engine.reset()
+
+    @staticmethod
+    def refuse_unfit(engine: Engine, config: StreamConfig) -> None:
+        """Raises ValueError when the configured mode is not one that the engine's network has."""
+        ModeChooser(engine, config.mode, config.scale)
 
     @staticmethod
     def views_wanted(kind: EngineKind, config: StreamConfig, cameras: int = 1) -> tuple[int, ...]:

@@ -60,9 +60,9 @@ def test_a_new_run_trusts_poses_anew_and_lets_the_engine_forget(room) -> None:
     for k in range(20, 30):
         wrong = room.pose(z=0.1 * k, yaw_deg=40 * k)
         last = stream.register([room.frame(engine, k, room.pose(z=0.1 * k), wrong)])[0]
-    assert (last.mode, engine.resets) == ("unposed", 0)
+    assert (last.mode, engine.resets) == ("unposed", 1)
     again = stream.register([room.frame(engine, 0, room.pose(), room.pose())])[0]
-    assert (again.mode, again.mode_reason, engine.resets) == ("posed", "given poses, not checked yet", 1)
+    assert (again.mode, again.mode_reason, engine.resets) == ("posed", "given poses, not checked yet", 2)
 
 
 def test_a_new_calibration_or_size_begins_a_new_window_and_is_told(room) -> None:
@@ -257,6 +257,26 @@ def test_the_same_frames_give_the_same_bytes(nano: Engine) -> None:
             assert a.depth_m.tobytes() == b.depth_m.tobytes()
             assert a.T_world_cam.tobytes() == b.T_world_cam.tobytes()
             assert (a.scale, a.mode_reason) == (b.scale, b.mode_reason)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_streams_on_one_engine_do_not_see_each_others_images(nano: Engine, together: bool) -> None:
+    config = StreamConfig(PreprocessConfig(size=70), WindowConfig(views=3, keyframe_interval_s=0.5), scale=ScaleConfig(unknown="relative"))
+    ours = [[dataclasses.replace(frame, T_world_cam=None) for frame in frames] for frames in frames_of(None, 4)]
+    theirs = [[dataclasses.replace(frame, image=255 - frame.image) for frame in frames] for frames in ours]
+    nano.reset()
+    alone = registered(nano, theirs, config)
+    nano.reset()
+    first = Stream(nano, config)
+    if together:
+        second = Stream(nano, config)
+        found = [result for a, b in zip(ours, theirs, strict=True) for result in (first.register(a), second.register(b))[1]]
+    else:
+        for frames in ours:
+            first.register(frames)
+        found = registered(nano, theirs, config)
+    for a, b in zip(found, alone, strict=True):
+        np.testing.assert_allclose(a.depth_m, b.depth_m, rtol=1e-5)
 
 
 def test_without_calibration_K_is_the_networks_and_with_one_it_is_that_even_without_poses(nano: Engine) -> None:

@@ -17,6 +17,7 @@ from da3_core import FrameResult, ScaleEstimate, quaternion_from_rotation
 from da3_ros.bag.files import TrajectoryFile
 from da3_ros.diagnostics import Health, Level
 from da3_ros.from_msg import MessageError, StampedTransform
+from da3_ros.live import refuse_unfit
 from da3_ros.poses import OdometryPoses, rigid_from_text
 from da3_ros.recorder import PLY_DTYPE, Recorder, VoxelCloud, _write_ply
 from da3_ros.settings import CameraConfig, Parameters
@@ -300,3 +301,10 @@ def test_meters_count_what_came_and_went() -> None:
     assert health.camera_report("front").level == Level.OK
     health.check_silence(0.0)
     assert health.camera_report("front").level == Level.ERROR
+
+
+def test_settings_are_tried_without_the_engine_of_a_run_forgetting_its_images() -> None:
+    engine: Any = Message(kind="any_view", device=torch.device("cpu"), reset=lambda: pytest.fail("it forgets"))
+    refuse_unfit(engine, Parameters())
+    with pytest.raises(ValueError, match="mode metric needs"):
+        refuse_unfit(engine, Parameters().with_setting("mode.mode", "metric"))

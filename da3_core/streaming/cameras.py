@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +73,8 @@ class Cameras:
     def adopt(self, frames: Sequence[Frame]) -> list[str]:
         """Makes the rectifiers that are missing; what has changed since the last frames comes back in words.
 
-        Raises UnusableFrame on a calibration that is none or belongs to another size; then all is as it was.
+        Raises UnusableFrame on a calibration that is none or belongs to another size, and on an image that is not of three channels of
+        uint8; then all is as it was.
         """
         cameras, changes = dict(self._cameras), []
         for frame in frames:
@@ -81,6 +83,8 @@ class Cameras:
                 others = [camera.rectifier for name, camera in cameras.items() if name != frame.camera]
                 cameras[frame.camera] = self._make(frame, key, others[0].plan.network if others else None)
                 changes += [f"camera {frame.camera}: image size or calibration changed, a new window begins"] if known else []
+            with _names(frame.camera):
+                cameras[frame.camera].rectifier.check(frame.image)
         self._cameras = cameras
         return changes
 
@@ -94,11 +98,18 @@ class Cameras:
 
     def _make(self, frame: Frame, key: Key, network: Size | None) -> Camera:
         height, width = frame.image.shape[:2]
-        try:
+        with _names(frame.camera):
             rectifier = make_rectifier(width, height, frame.calibration, self._config, network)
-        except ValueError as error:
-            raise UnusableFrame(frame.camera, str(error)) from error
         return Camera(key, rectifier, make_to_network(rectifier, self._device))
+
+
+@contextmanager
+def _names(camera: str) -> Iterator[None]:
+    """Raises a ValueError as one of this camera's frame."""
+    try:
+        yield
+    except ValueError as error:
+        raise UnusableFrame(camera, str(error)) from error
 
 
 def _key(frame: Frame) -> Key:

@@ -13,7 +13,7 @@ from da3_core.config import FilterConfig, ModeConfig, PreprocessConfig, ScaleCon
 from da3_core.engines import make_engine
 from da3_core.model import PRESETS, build_model
 from da3_core.model.presets import NestedConfig
-from da3_core.streaming import StaleStamp, Stream
+from da3_core.streaming import StaleStamp, Stream, UnusableFrame
 from da3_core.types import Calibration, Engine, Frame, FrameResult
 
 SECOND_NS = 1_000_000_000
@@ -120,6 +120,20 @@ def test_a_calibration_that_does_not_fit_names_its_camera(room) -> None:
     frame = dataclasses.replace(room.frame(engine, 0, room.pose()), image=np.zeros((112, 168, 3), np.uint8))
     with pytest.raises(ValueError, match="camera front: the image is 168x112 but its calibration is for 84x56"):
         Stream(engine, room.config).register([frame])
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "reason"),
+    [(lambda image: image / np.float32(255), "of float32 came"), (lambda image: image[..., 0], "of shape .56, 84. came")],
+)
+def test_an_image_that_cannot_be_used_names_its_camera_and_changes_nothing(room, spoilt, reason: str) -> None:
+    engine = room.Engine()
+    stream = Stream(engine, room.config)
+    stream.register([room.frame(engine, 0, room.pose())])
+    frame = room.frame(engine, 1, room.pose())
+    with pytest.raises(UnusableFrame, match=f"camera front: an image {reason}"):
+        stream.register([dataclasses.replace(frame, image=spoilt(frame.image))])
+    assert stream.register([frame])[0].window_views == 2
 
 
 def test_a_pose_that_is_none_is_not_used_and_is_told(room) -> None:

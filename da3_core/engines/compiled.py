@@ -9,6 +9,7 @@ import contextlib
 import gc
 import json
 import os
+import platform
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,8 +143,10 @@ class JustInTime:
 
 
 def keep_inductors_cache(cache: ArtifactCache) -> None:
-    """Beside ours, where nobody said otherwise: the default is lost with /tmp. Inductor settles on a folder when it is imported."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache.folder.parent / "inductor"))
+    """Beside ours, where nobody said otherwise: the default is lost with /tmp. Inductor settles on a folder when it is imported, and takes
+    from it what was compiled to other instructions: those of one CPU have a folder.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache.folder.parent / "inductor" / _instructions()))
 
 
 @contextlib.contextmanager
@@ -176,10 +179,17 @@ def _kernels_of(device: torch.device) -> Collection[str]:
 
 def device_name(device: torch.device) -> str:
     """What a compiled artifact is bound to."""
+    if device.type == "cpu":
+        return _instructions()
     if device.type != "cuda":
         return device.type
     index = torch.cuda.current_device() if device.index is None else device.index
     return f"{torch.cuda.get_device_name(device)} as device {index}, CUDA {torch.version.cuda}"
+
+
+def _instructions() -> str:
+    """What code for the CPU is bound to; part of a path."""
+    return f"{platform.machine()}-{torch.backends.cpu.get_cpu_capability()}"
 
 
 def _argument_names(program: ExportedProgram) -> list[str | None]:

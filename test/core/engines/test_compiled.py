@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -136,3 +137,29 @@ def test_what_does_not_load_beside_the_first_results_stays_plain(part: Part) -> 
         assert torch.allclose(programs.run(lambda x: programs(part, x), x)[0], part(x)[0])
     assert programs.runs == {} and programs.refusals == ["compiled cannot run Part: it is damaged"]
     assert torch.allclose(programs(part, x)[0], part(x)[0])
+
+
+def test_a_package_is_of_the_instructions_that_it_was_compiled_to(part: Part, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(self: Packages, part: nn.Module, inputs: object, path: Path) -> None:
+        path.write_bytes(b"code")
+
+    packages, x = Packages(ArtifactCache(part, tmp_path), CPU), torch.zeros(3, 4)
+    monkeypatch.setattr(Packages, "_write", write)
+    monkeypatch.setattr(Packages, "_program", lambda self, part, path, inputs: part)
+    packages.build(part, [x])
+    assert packages.is_built(part, [x])
+    with monkeypatch.context() as another:
+        another.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "another one")
+        assert not packages.is_built(part, [x])
+    monkeypatch.setattr("platform.machine", lambda: "another one")
+    assert not packages.is_built(part, [x])
+
+
+def test_what_inductor_keeps_is_of_these_instructions_too(part: Part, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = set()
+    for capability in ("AVX2", "AVX512"):
+        monkeypatch.setattr(os, "environ", {})
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
+        compiled.keep_inductors_cache(ArtifactCache(part, tmp_path))
+        folders.add(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    assert len(folders) == 2

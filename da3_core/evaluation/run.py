@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from da3_core.engines.device import device_of
 from da3_core.evaluation.material import Material, ValidationWorlds
 from da3_core.evaluation.report import Report, Row, RowMode, row_from_scores
 from da3_core.evaluation.scores import SceneAlignment, SceneScore, score_scenes
@@ -82,6 +83,7 @@ def evaluate(
         raise ValueError(f"scenes of {longest} views cannot be cut into windows of {uneven[0]}: ask for these alone, or for divisors")
     asking = _Asking(reference_view, cameras_from_rays)
     material = ValidationWorlds() if material is None else material
+    device = str(device_of(device))
     model = model.eval().to(device)
     if isinstance(model, Mono):
         views = (1,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -9,6 +10,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +21,8 @@ from torch import Tensor, nn
 from da3_core.engines.backend import ProgramError
 
 NOTE = "made_for.json"
+UNFINISHED = ".unfinished-"  # begins the name of a folder that is being written
+LONGEST_BUILD_S = 86_400.0
 READ_BYTES = 1 << 22
 DIGESTED_BYTES = 1 << 20  # of each tensor: other weights differ everywhere
 
@@ -56,6 +60,8 @@ class ArtifactCache:
                 logger.info("building %s: %s", folder, reason)
                 _write(folder, file, made_for, make, replace=asked_to)
                 self._made.add(folder)
+        except PermissionError as error:
+            raise ProgramError(f"{error}: set DA3_CACHE_DIR to a folder that you may read and write, or have its owner let you") from error
         except OSError as error:
             raise ProgramError(f"{error}: set DA3_CACHE_DIR to a folder with room that can be written") from error
         return folder / file
@@ -130,12 +136,20 @@ def _checksum(path: Path) -> int:
 
 def _write(folder: Path, file: str, made_for: Mapping[str, str], make: Callable[[Path], object], replace: bool) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unfinished-"))
-    try:
-        make(unfinished / file)
-        (unfinished / NOTE).write_text(json.dumps({**made_for, "files": _checksums(unfinished)}, indent=1))
+    _remove_what_was_killed(folder.parent)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=UNFINISHED, ignore_cleanup_errors=True) as unfinished:
+        made = Path(unfinished) / folder.name
+        made.mkdir(mode=0o755)  # a temporary directory is its owner's alone; what lies in it when it is whole is for all that umask lets
+        make(made / file)
+        (made / NOTE).write_text(json.dumps({**made_for, "files": _checksums(made)}, indent=1))
         if replace or _stale(folder, made_for):  # else another process was faster
             shutil.rmtree(folder, ignore_errors=True)
-            unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+            made.rename(folder)
+
+
+def _remove_what_was_killed(parent: Path) -> None:
+    """Leftovers of builds that cannot be running any more."""
+    for unfinished in parent.glob(f"{UNFINISHED}*"):
+        with contextlib.suppress(OSError):  # another process is at it, or it is another user's
+            if time.time() - unfinished.stat().st_mtime > LONGEST_BUILD_S:
+                shutil.rmtree(unfinished)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -117,6 +119,37 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ProgramError, match="no compiler"):
         ArtifactCache(part, tmp_path).get(part, INPUTS, FILE, MADE_FOR, fail)
     assert not list((tmp_path / "engines").iterdir())
+
+
+def test_what_was_killed_long_ago_is_removed_and_what_may_be_running_is_not(tmp_path: Path) -> None:
+    part = network()
+    killed, running = (tmp_path / "engines" / f".unfinished-{name}" for name in ("killed", "running"))
+    for folder in (killed, running):
+        folder.mkdir(parents=True)
+        (folder / FILE).write_bytes(b"half of it")
+    os.utime(killed, (0, 0))
+    ArtifactCache(part, tmp_path).get(part, INPUTS, FILE, MADE_FOR, Builder())
+    assert running.exists() and not killed.exists()
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o755), (0o077, 0o700), (0o000, 0o755)])
+def test_others_may_read_it_where_umask_lets_them_and_never_write(tmp_path: Path, umask: int, mode: int) -> None:
+    part, before = network(), os.umask(umask)
+    try:
+        path = ArtifactCache(part, tmp_path).get(part, INPUTS, FILE, MADE_FOR, Builder())
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == mode
+
+
+def test_a_folder_that_is_another_users_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object) -> str:
+        raise PermissionError("Permission denied: made_for.json")
+
+    monkeypatch.setattr("da3_core.engines.cache._stale", forbidden)
+    part = network()
+    with pytest.raises(ProgramError, match=r"denied: made_for.json: set DA3_CACHE_DIR to a folder that you may read and write"):
+        ArtifactCache(part, tmp_path).get(part, INPUTS, FILE, MADE_FOR, Builder())
 
 
 def test_a_folder_that_cannot_be_written_says_what_helps(tmp_path: Path) -> None:

@@ -146,6 +146,8 @@ def in_precision(model: Model, dtype: torch.dtype) -> Model:
         network.backbone.to(dtype)
         network.head.to(dtype)
         if isinstance(network, AnyView):
+            network.camera_encoder.float()
+            network.camera_decoder.float()
             network.head.ray_necks.float()
             network.head.ray_outputs.float()
         if next(network.parameters()).is_cuda:

@@ -125,6 +125,16 @@ def test_rays_that_pass_float16_on_their_way_are_numbers_in_half_precision(model
     assert (half - exact).norm() < 0.01 * exact.norm()
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_what_makes_and_reads_cameras_is_in_float32_also_of_a_model_that_was_loaded_in_half(
+    precision: str, model_of: Callable[[str], Model], tmp_path: Path
+) -> None:
+    engine = make_engine("eager", model_of("da3-nano").half(), "cpu", precision=precision, cache_dir=tmp_path)
+    assert isinstance(engine, AnyViewEngine) and engine.dtype is PRECISIONS[precision]
+    cameras = [engine._model.camera_encoder, engine._model.camera_decoder]
+    assert {p.dtype for part in cameras for p in part.parameters()} == {torch.float32}
+
+
 def test_the_model_that_was_given_stays_as_it_is(model_of: Callable[[str], Model], tmp_path: Path) -> None:
     model = model_of("da3-nano")
     engine = make_engine("eager", model, "cpu", precision="bf16", cache_dir=tmp_path)

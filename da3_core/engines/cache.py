@@ -142,6 +142,8 @@ def _write(folder: Path, file: str, made_for: Mapping[str, str], make: Callable[
         made.mkdir(mode=0o755)  # a temporary directory is its owner's alone; what lies in it when it is whole is for all that umask lets
         make(made / file)
         (made / NOTE).write_text(json.dumps({**made_for, "files": _checksums(made)}, indent=1))
+        for path in made.iterdir():
+            path.chmod((made / NOTE).stat().st_mode & 0o644)  # safetensors are their owner's alone, too
         if replace or _stale(folder, made_for):  # else another process was faster
             shutil.rmtree(folder, ignore_errors=True)
             made.rename(folder)

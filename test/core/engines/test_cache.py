@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from da3_core.engines.backend import ProgramError
@@ -136,10 +137,11 @@ def test_what_was_killed_long_ago_is_removed_and_what_may_be_running_is_not(tmp_
 def test_others_may_read_it_where_umask_lets_them_and_never_write(tmp_path: Path, umask: int, mode: int) -> None:
     part, before = network(), os.umask(umask)
     try:
-        path = ArtifactCache(part, tmp_path).get(part, INPUTS, FILE, MADE_FOR, Builder())
+        path = ArtifactCache(part, tmp_path).get(part, INPUTS, FILE, MADE_FOR, lambda path: save_file({"x": torch.zeros(1)}, path))
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.parent.stat().st_mode) == mode
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {mode & 0o644}
 
 
 def test_a_folder_that_is_another_users_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,8 @@ from da3_core.model.nested import in_metres
 from da3_core.model.sky import fill_sky
 from da3_core.types import EngineKind, Prediction, View
 
+UNBUILT_WINDOWS = 20  # in a row are told of
+
 
 class KeptViews:
     """What the per-view part of a network says of views, run once for each view."""
@@ -95,6 +97,7 @@ class AnyViewEngine:
         self._model, self.views = model, views
         self._size: Size | None = None
         self._wanted: Sequence[int] = ()  # numbers of views, that there are programs for
+        self._unbuilt = 0  # full windows in a row without
         self._parts: list[nn.Module] = []  # made for this size
 
     @property
@@ -152,15 +155,19 @@ class AnyViewEngine:
             self._views_kept.clear()
 
     def _report_unbuilt(self, views: int, wanted: int) -> None:
-        """Full windows for which nothing is built. Those that check poses, with no view wanted, are few."""
+        """Full windows for which nothing is built, where they go on. Those that check poses, with no view wanted, are few, as are those in
+        which a rig lacks a camera.
+        """
         if views > self.views:
             lack = f"windows of more than the {self.views} views that the engine is made for, and all others until it is reset, run plainly"
             self.programs.report(self._decode, f"{lack}: make it for as many views as a window can have")
-        elif views == self.views and wanted and wanted not in self._wanted:
-            built = " or ".join(map(str, self._wanted))
-            self.programs.report(
-                self._decode, f"full windows with depth wanted of {wanted} of {views} views run plainly: built for {built}"
-            )
+        elif views == self.views and wanted:
+            self._unbuilt = 0 if wanted in self._wanted else self._unbuilt + 1
+            if self._unbuilt == UNBUILT_WINDOWS:
+                built = " or ".join(map(str, self._wanted))
+                self.programs.report(
+                    self._decode, f"full windows with depth wanted of {wanted} of {views} views run plainly: built for {built}"
+                )
 
     def _posed_window(
         self, slots: Tensor, into: Tensor, wanted: Tensor, T_world_cam: Tensor, K: Tensor, *images: Tensor

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from da3_core.config import ModeConfig, PreprocessConfig, ScaleConfig, StreamConfig
 from da3_core.engines import AnyViewEngine, FullRecompute, MonoEngine, NestedEngine, make_engine
 from da3_core.engines.backend import Eager, Program
+from da3_core.engines.incremental import UNBUILT_WINDOWS
 from da3_core.engines.programs import Programs
 from da3_core.model import PRESETS
 from da3_core.model.checkpoint import Model
@@ -214,7 +215,7 @@ def test_full_windows_of_a_stream_run_what_was_built_for_them(
     assert not engine.refusals
 
 
-def test_full_windows_that_nothing_is_built_for_are_told_once(
+def test_full_windows_that_nothing_is_built_for_are_told_once_where_they_go_on(
     model_of: Callable[[str], Model], views_of: Callable[..., list[View]], caplog: pytest.LogCaptureFixture
 ) -> None:
     engine, _ = fast_engine(model_of("da3-nano"), 3)
@@ -223,8 +224,12 @@ def test_full_windows_that_nothing_is_built_for_are_told_once(
     with caplog.at_level(logging.WARNING):
         for last in range(1, 4):
             engine.infer(views[:last], [0], posed=False)
-            assert last == 3 or not engine.refusals  # the window fills
-        engine.infer(views[1:4], [2], posed=True)
+        for _ in range(UNBUILT_WINDOWS - 2):
+            engine.infer(views[1:4], [2], posed=True)
+        engine.infer(views[1:4], [0, 2], posed=True)  # as a rig's that has its camera again
+        for _ in range(UNBUILT_WINDOWS):
+            assert not engine.refusals
+            engine.infer(views[1:4], [2], posed=True)
     assert caplog.messages == list(engine.refusals) == ["full windows with depth wanted of 1 of 3 views run plainly: built for 2"]
     assert engine.refusals[0] in engine.description
     engine.prepare(SIZE, 1)

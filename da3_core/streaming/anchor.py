@@ -44,9 +44,8 @@ class Placement:
 
 def views_wanted(kind: EngineKind, mode: str, config: ScaleConfig, newest: int) -> tuple[int, ...]:
     """How many views `Anchor.wanted` may ask for where `newest` come at once, with `mode` as set: what an engine is to be built for."""
-    if mode == "metric" or kind in ("mono", "metric"):
-        return (newest,)
-    return (newest + 1,) if mode == "unposed" or config.chain == "always" else (newest, newest + 1)
+    chains = _chains(kind, mode, config)
+    return (newest, newest + 1) if chains is None else (newest + chains,)
 
 
 class Anchor:
@@ -104,9 +103,8 @@ class Anchor:
         ]
 
     def _needs_chain(self, views: Sequence[View], choice: Choice) -> bool:
-        if choice.mode == "metric" or self._kind in ("mono", "metric"):
-            return False
-        return choice.mode == "unposed" or self._config.chain == "always" or not self._moved(views)
+        chains = _chains(self._kind, choice.mode, self._config)
+        return not self._moved(views) if chains is None else chains
 
     def _moved(self, views: Sequence[View]) -> bool:
         centres = torch.stack([view.T_world_cam[:3, 3] for view in views if view.T_world_cam is not None])
@@ -162,6 +160,13 @@ class Anchor:
             samples = window.samples(i).scaled(scale.value) if scale.is_metric == is_metric else None
             self._placed[window.views[i].id] = PlacedView(T_world_cam[i], samples, self._scale.log, is_metric)
             self._last_T_world_cam[window.views[i].camera] = T_world_cam[i]
+
+
+def _chains(kind: EngineKind, mode: str, config: ScaleConfig) -> bool | None:
+    """Whether a window is chained to earlier ones in this mode; None: where its cameras did not move."""
+    if mode == "metric" or kind in ("mono", "metric"):
+        return False
+    return True if mode == "unposed" or config.chain == "always" else None
 
 
 def _nowhere(window: PredictedWindow, index: int) -> Placement:
